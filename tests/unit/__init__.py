@@ -1,0 +1,1 @@
+"""Tests that need no network beyond loopback, no cluster and no root."""
