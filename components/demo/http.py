@@ -150,7 +150,8 @@ class Server:
                 pass
         except HTTPError as error:
             write_response(writer, Response(400, error.cause.encode()), close=True)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
+            # The peer is gone, or the program ends (3.11's stream server reports a cancelled handler as an error).
             pass
         finally:
             for state in (self._fresh, self._busy, self._idle):

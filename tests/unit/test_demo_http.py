@@ -125,12 +125,12 @@ async def test_drain_finishes_the_running_request_and_refuses_the_next() -> None
 
 async def test_drain_closes_idle_connections_at_once() -> None:
     server = await running()
-    client = Client(target_of(server), 1, 5)
-    await client.get()
+    target = target_of(server)
+    await Client(target, 1, 5).get()
     async with asyncio.timeout(1):
         assert await server.drain(5)
     with pytest.raises(ConnectionRefusedError):
-        await Client(target_of(server), 1, 5).get()
+        await Client(target, 1, 5).get()
 
 
 async def test_drain_answers_a_request_that_was_already_received() -> None:
