@@ -1,0 +1,1 @@
+"""Codecs against independent implementations of the same formats."""
