@@ -74,7 +74,7 @@ func serve(command *cobra.Command) {
 
 // kubectl is a copy of kubectl's own main function: its verbosity is needed before its flags are parsed.
 func kubectl() {
-	_ = logs.GlogSetter(cmd.GetLogVerbosity(os.Args))
+	_, _ = logs.GlogSetter(cmd.GetLogVerbosity(os.Args))
 	if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
 		util.CheckErr(err)
 	}

@@ -1,0 +1,144 @@
+"""Keeps the processes of Tulle's local cluster: `python3 keeper {check|start|wait|stop|status|clean} cluster.json`.
+
+What belongs here: reading the one settings file and the order of steps in each command. How a cgroup, a mount, an
+interface or a process is handled is in the modules beside this one. Only the standard library is used, so that a running
+cluster depends on no clone and no virtual environment.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cgroups
+import checks
+import members
+import mounts
+import network
+from settings import Settings
+
+USAGE = "usage: keeper {check|start|wait|stop|status|clean} SETTINGS.json"
+# Everything is up within seconds once built; a member that is not ready after this long is not coming.
+START_SECONDS = 120.0
+# The API server drains its watchers and etcd syncs its log; past this long they are killed.
+STOP_SECONDS = 20.0
+
+
+def check(settings: Settings) -> int:
+    """Say what would keep the cluster from starting, one problem a line with its way out."""
+    problems = [] if members.keeper_of(settings) else checks.problems(settings)
+    print(json.dumps(problems))
+    return 0
+
+
+def start(settings: Settings) -> int:
+    """Start a keeper unless one is running; returns once it is prepared, before its members are ready."""
+    if members.keeper_of(settings):
+        return 0
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.close(reader)
+        daemonize(settings)
+        try:
+            prepare(settings)
+            keeper = members.Keeper(settings)
+        except (OSError, subprocess.CalledProcessError) as error:
+            os.write(writer, f"{error}\n".encode())
+            os._exit(1)
+        os.close(writer)
+        keeper.run()
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as complaints:
+        complaint = complaints.read().strip()
+    if complaint:
+        print(f"keeper: {complaint}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def daemonize(settings: Settings) -> None:
+    """Leave the caller's session and terminal, so that the cluster outlives the shell that started it."""
+    os.setsid()
+    os.chdir("/")
+    os.umask(0o022)
+    settings.logs.mkdir(parents=True, exist_ok=True)
+    with open(os.devnull, "rb") as nothing, open(settings.logs / "keeper.log", "ab") as log:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+
+
+def prepare(settings: Settings) -> None:
+    """What must be there before the first member: a cgroup, a mount namespace, the bridge and its routes."""
+    survivors = cgroups.processes(settings.cgroup)
+    cgroups.make(settings.cgroup)
+    cgroups.enter(settings.cgroup)
+    if survivors:
+        # Containers of an earlier keeper still run; their mounts are in its mount namespace, so that one is joined.
+        mounts.join(survivors)
+    else:
+        mounts.forget_runtime_state(settings)
+        mounts.separate()
+    mounts.bind(settings)
+    network.make(settings)
+
+
+def wait(settings: Settings) -> int:
+    """Wait until every member serves; on failure show the end of the log of each that does not."""
+    deadline = time.monotonic() + START_SECONDS
+    unready = settings.members
+    while unready and members.keeper_of(settings) and time.monotonic() < deadline:
+        unready = [one for one in unready if not one.is_ready()]
+        time.sleep(0.1 if unready else 0)
+    if not unready and members.keeper_of(settings):
+        return 0
+    names = ", ".join(one.name for one in unready)
+    print(f"keeper: not ready: {names or 'the keeper itself'}; the logs are in {settings.logs}", file=sys.stderr)
+    for one in unready:
+        log = settings.logs / f"{one.name}.log"
+        if log.exists():
+            print(f"--- {log}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-5:]), file=sys.stderr)
+    return 1
+
+
+def stop(settings: Settings) -> int:
+    """Stop the members and leave the containers: the next start finds them again."""
+    members.stop(settings, STOP_SECONDS)
+    return 0
+
+
+def status(settings: Settings) -> int:
+    keeper = members.keeper_of(settings)
+    unready = [one.name for one in settings.members if not one.is_ready()]
+    print(json.dumps({"keeper": keeper, "unready": unready, "digest": members.running_digest(settings)}))
+    return 0 if keeper and not unready else 1
+
+
+def clean(settings: Settings) -> int:
+    """Undo everything that start did, and all that the cluster made since; safe to repeat, and after a crash."""
+    members.stop(settings, STOP_SECONDS)
+    left = cgroups.kill(settings.cgroup)
+    if left:
+        print(f"keeper: processes {left} do not end; is one of them in uninterruptible sleep?", file=sys.stderr)
+        return 1
+    cgroups.remove(settings.cgroup)
+    network.remove(settings)
+    mounts.remove(settings)
+    return 0
+
+
+COMMANDS = {"check": check, "start": start, "wait": wait, "stop": stop, "status": status, "clean": clean}
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 2 or arguments[0] not in COMMANDS:
+        print(USAGE, file=sys.stderr)
+        return 2
+    return COMMANDS[arguments[0]](Settings.read(Path(arguments[1])))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
