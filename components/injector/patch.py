@@ -177,7 +177,7 @@ def proxy_container(spec: Mapping[str, Any], config: InjectorConfig, settings: P
 
 
 def proxy_env(spec: Mapping[str, Any], config: InjectorConfig, settings: ProxySettings) -> list[Json]:
-    """The proxy's environment. Downward API first, so that a reader sees who the pod is; then addresses; then settings."""
+    """The proxy's environment. First who the pod is, then addresses, then settings."""
     from_pod = {
         "POD_NAME": "metadata.name",
         "POD_NAMESPACE": "metadata.namespace",
