@@ -79,7 +79,8 @@ class AdminServer:
         try:
             self._server = await asyncio.start_server(self._serve, self._host, self._port, limit=MAX_HEAD)
         except OSError as error:
-            raise StartupError(f"--admin {self._host}:{self._port}: {error.strerror}; choose another address") from error
+            where = f"{self._host}:{self._port}"
+            raise StartupError(f"--admin {where}: {error.strerror}; choose another address") from error
 
     async def close(self) -> None:
         """Stop accepting."""
@@ -139,4 +140,14 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
         uvloop.run(supervised())
     except StartupError as error:
         log.error("cannot_start", error=str(error))
-        return 64    return 0
+        return 64
+    return 0
+
+
+async def until(stop: asyncio.Event, *tasks: Coroutine[Any, Any, None]) -> None:
+    """Run tasks that never end until `stop` is set; a task that fails takes the process down, loudly."""
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(task) for task in tasks]
+        await stop.wait()
+        for each in running:
+            each.cancel()
