@@ -1,1 +1,1 @@
-"""Counters, their exposition, and the log. Counts what other layers tell it and decides nothing."""
+"""What the proxy counts and how it is read: integer slots for the hot path, text for Prometheus, lines for people."""

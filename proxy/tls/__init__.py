@@ -1,1 +1,1 @@
-"""Who we are and whom we trust: keys, contexts that rotate live, peer identity. Refusals are raised, never returned."""
+"""Mutual TLS: contexts that rotate live, peer identity that raises or is true, keys made in a child process."""

@@ -1,1 +1,1 @@
-"""Codecs: bytes in, events out. No sockets, no clocks, no knowledge of pods or policy; importable by every layer above."""
+"""Codecs: HTTP/1, HTTP/2, gRPC framing, and the sniffing of first bytes. Sans-I/O: no sockets, clocks, logging or event loop here."""

@@ -1,0 +1,105 @@
+"""Outgoing connections: TCP, then TLS where asked for, within one time limit; then the connection is handed to its protocol."""
+from libc.stdint cimport int64_t
+
+from proxy.io cimport posix
+from proxy.io.address cimport Address
+from proxy.io.reactor cimport Reactor, Timer
+from proxy.io.transport cimport CONNECTING, Protocol, PyProtocol, Transport, new_transport
+from proxy.telemetry.counters cimport TCPSeries
+from proxy.tls.contexts cimport TLSContext
+
+import errno as errno_names
+
+
+cdef class DialTimer(Timer):
+    cdef void expired(self):
+        if self.dial is not None:
+            self.dial.timed_out()
+
+
+cdef class Dial(Protocol):
+    """One attempt. `then.connected` follows, or `then.closed` with an OSError that says why not."""
+
+    cdef void connected(self, Transport transport):
+        if not self.tcp_connected:
+            self.tcp_connected = True
+            if self.series is not None:
+                transport.set_series(self.series)
+            if self.context is not None:
+                transport.start_tls_client(self.context, self.server_name, self.alpn)
+                return
+            transport.start_plain()
+        self.stop_timer()
+        transport.protocol = self.then
+        self.then.connected(transport)
+
+    cdef void closed(self, object reason):
+        self.stop_timer()
+        self.then.closed(reason)
+
+    cdef void crashed(self):
+        self.closed(ConnectionAbortedError("internal error"))
+
+    cdef void stop_timer(self):
+        self.reactor.disarm(self.timer)
+        self.timer.dial = None
+        self.transport = None
+
+    cdef void timed_out(self):
+        if self.transport is not None:
+            self.transport.abort()
+        self.stop_timer()
+        self.then.closed(TimeoutError(errno_names.ETIMEDOUT, "connect timed out"))
+
+    cdef void cancel(self):
+        """Give up silently; neither method of `then` will be called."""
+        if self.transport is not None:
+            self.transport.abort()
+            self.stop_timer()
+
+
+cdef class FailedDial(Timer):
+    """Reports an immediate failure from the ticker, so that `then` is never called from inside `dial`."""
+
+    cdef Protocol then
+    cdef object reason
+
+    cdef void expired(self):
+        self.then.closed(self.reason)
+
+
+cdef Dial dial(Reactor reactor, Address address, Protocol then, TLSContext context, str server_name, str alpn,
+               int64_t timeout_ns, TCPSeries series):
+    cdef Dial attempt = Dial.__new__(Dial)
+    cdef FailedDial failed
+    cdef int fd = posix.socket(
+        address.storage.ss_family, posix.SOCK_STREAM | posix.SOCK_NONBLOCK | posix.SOCK_CLOEXEC, 0
+    )
+    attempt.reactor = reactor
+    attempt.then = then
+    attempt.context = context
+    attempt.server_name = server_name
+    attempt.alpn = alpn
+    attempt.series = series
+    attempt.timer = DialTimer()
+    if fd < 0 or (
+        posix.connect(fd, <posix.sockaddr*>&address.storage, address.size) != 0 and posix.errno != posix.EINPROGRESS
+    ):
+        failed = FailedDial()
+        failed.then = then
+        failed.reason = OSError(posix.errno, posix.strerror(posix.errno).decode())
+        if fd >= 0:
+            posix.close(fd)
+        reactor.arm(failed, 0)
+        return attempt
+    attempt.transport = new_transport(reactor, fd, CONNECTING, attempt)
+    attempt.transport.peer_address = address
+    attempt.timer.dial = attempt
+    reactor.arm(attempt.timer, timeout_ns)
+    return attempt
+
+
+def dial_control(Reactor reactor not None, Address address not None, PyProtocol protocol not None,
+                 TLSContext context, str server_name, str alpn, double timeout):
+    """Dial for a protocol written in Python. `context` None means plaintext; `timeout` is in seconds."""
+    dial(reactor, address, protocol, context, server_name, alpn, <int64_t>(timeout * 1e9), None)

@@ -1,0 +1,43 @@
+# The reactor: one epoll set for every data-plane descriptor, itself one reader of the uvloop loop.
+#
+#   loop (uvloop) --readable--> Reactor.poll --events--> Pollable.ready     a descriptor has something to say
+#                                            --once----> Pollable.deferred  what was put off to the end of the event
+#                 --tick------> Timer.expired                              a deadline has passed
+from libc.stdint cimport int64_t, uint32_t
+
+
+cdef int64_t monotonic_ns() noexcept nogil
+
+
+cdef class Pollable:
+    cdef int fd
+    cdef bint is_deferred
+    cdef void ready(self, uint32_t events)
+    cdef void deferred(self)
+    cdef void crashed(self)
+
+
+cdef class Timer:
+    cdef int64_t deadline_ns
+    cdef Py_ssize_t slot  # index in Reactor.timers, -1 when disarmed
+    cdef void expired(self)
+
+
+cdef class Reactor:
+    cdef readonly object loop
+    cdef int epfd
+    cdef list pollables         # keeps registered descriptors alive; indexed by fd
+    cdef list deferred_queue
+    cdef list graveyard         # what was unregistered while events of the same batch may still name it
+    cdef list timers
+    cdef bint ticking
+    cdef bint polling
+    cdef readonly int64_t now_ns  # the clock as of the start of the current event
+    cdef int register(self, Pollable pollable, uint32_t events) except -1
+    cdef void unregister(self, Pollable pollable)
+    cdef void defer(self, Pollable pollable)
+    cdef void run_deferred(self)
+    cdef void arm(self, Timer timer, int64_t delay_ns)
+    cdef void disarm(self, Timer timer)
+    cdef void crashed(self, Pollable pollable, exc)
+    cdef int64_t time_ns(self)

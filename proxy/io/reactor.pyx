@@ -1,0 +1,209 @@
+"""Drives descriptors and deadlines. I/O shell: it knows epoll and the loop, and nothing about bytes.
+
+All connections share one epoll set that uvloop watches as a single descriptor, so an event costs a C call instead of a
+Python callback, and a connection needs no handle object of the loop. Descriptors are edge-triggered and registered once for both
+directions: a connection never pays `epoll_ctl` again in its life.
+"""
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint32_t
+
+from proxy.io cimport posix
+
+cdef enum:
+    BATCH = 64  # events taken at one wake-up; the loop's other work (control streams, scrapes) gets its turn between batches
+
+cdef int64_t TICK_NS = 20_000_000
+"""Resolution of deadlines. The ticker runs only while a deadline is armed, so an idle proxy does not wake."""
+
+
+cdef int64_t monotonic_ns() noexcept nogil:
+    cdef posix.timespec ts
+    posix.clock_gettime(posix.CLOCK_MONOTONIC, &ts)
+    return <int64_t>ts.tv_sec * 1_000_000_000 + ts.tv_nsec
+
+
+cdef class Pollable:
+    """Something with a descriptor. Subclasses override `ready` and, if they defer work, `deferred`."""
+
+    cdef void ready(self, uint32_t events):
+        pass
+
+    cdef void deferred(self):
+        pass
+
+    cdef void crashed(self):
+        pass
+
+
+cdef class Timer:
+    """A deadline. Subclasses override `expired`; a timer that fires is disarmed first."""
+
+    def __cinit__(self):
+        self.slot = -1
+
+    cdef void expired(self):
+        pass
+
+
+cdef class CallbackTimer(Timer):
+    """A deadline that calls a Python function: for configuration-time work, never for the path of a request."""
+
+    cdef object callback
+
+    def __init__(self, callback):
+        self.callback = callback
+
+    cdef void expired(self):
+        self.callback()
+
+    def start(self, Reactor reactor not None, double seconds):
+        reactor.arm(self, <int64_t>(seconds * 1e9))
+
+    def cancel(self, Reactor reactor not None):
+        reactor.disarm(self)
+
+
+cdef class Reactor:
+    """One per process; create it inside the running loop and `close` it when the loop ends."""
+
+    def __cinit__(self, loop):
+        self.loop = loop
+        self.epfd = posix.epoll_create1(posix.EPOLL_CLOEXEC)
+        if self.epfd < 0:
+            raise OSError(posix.errno, posix.strerror(posix.errno).decode())
+        self.pollables = []
+        self.deferred_queue = []
+        self.graveyard = []
+        self.timers = []
+        self.now_ns = monotonic_ns()
+        loop.add_reader(self.epfd, self.poll)
+
+    def close(self):
+        """Stop watching. Registered descriptors stay open; their owners close them."""
+        if self.epfd >= 0:
+            self.loop.remove_reader(self.epfd)
+            posix.close(self.epfd)
+            self.epfd = -1
+
+    cdef int register(self, Pollable pollable, uint32_t events) except -1:
+        """Watch `pollable.fd`, edge-triggered unless it is a listener's plain EPOLLIN. Raises OSError."""
+        cdef posix.epoll_event event
+        event.events = events
+        event.data.ptr = <void*>pollable
+        if posix.epoll_ctl(self.epfd, posix.EPOLL_CTL_ADD, pollable.fd, &event) != 0:
+            raise OSError(posix.errno, posix.strerror(posix.errno).decode())
+        while len(self.pollables) <= pollable.fd:
+            self.pollables.append(None)
+        self.pollables[pollable.fd] = pollable
+        return 0
+
+    cdef void unregister(self, Pollable pollable):
+        if pollable.fd < 0 or self.epfd < 0:
+            return
+        posix.epoll_ctl(self.epfd, posix.EPOLL_CTL_DEL, pollable.fd, NULL)
+        if self.polling:
+            self.graveyard.append(pollable)
+        self.pollables[pollable.fd] = None
+
+    cdef void defer(self, Pollable pollable):
+        """Call `pollable.deferred()` once, after the current event (or in the next turn of the loop when outside one)."""
+        if pollable.is_deferred:
+            return
+        pollable.is_deferred = True
+        self.deferred_queue.append(pollable)
+        if not self.polling and len(self.deferred_queue) == 1:
+            self.loop.call_soon(self.run_deferred_soon)
+
+    def run_deferred_soon(self):
+        self.now_ns = monotonic_ns()
+        self.run_deferred()
+
+    cdef void run_deferred(self):
+        cdef Pollable pollable
+        cdef list queue
+        while self.deferred_queue:
+            queue = self.deferred_queue
+            self.deferred_queue = []
+            for item in queue:
+                pollable = <Pollable>item
+                pollable.is_deferred = False
+                try:
+                    pollable.deferred()
+                except Exception as exc:
+                    self.crashed(pollable, exc)
+
+    def poll(self):
+        """Take one batch of events. Called by the loop when the epoll set is readable."""
+        cdef posix.epoll_event events[BATCH]
+        cdef int i, count
+        cdef Pollable pollable
+        count = posix.epoll_wait(self.epfd, events, BATCH, 0)
+        self.polling = True
+        try:
+            for i in range(count):
+                pollable = <Pollable><PyObject*>events[i].data.ptr
+                if pollable.fd < 0:
+                    continue
+                self.now_ns = monotonic_ns()
+                try:
+                    pollable.ready(events[i].events)
+                except Exception as exc:
+                    self.crashed(pollable, exc)
+                if self.deferred_queue:
+                    self.run_deferred()
+        finally:
+            self.polling = False
+            if self.graveyard:
+                self.graveyard.clear()
+
+    cdef void crashed(self, Pollable pollable, exc):
+        """A broken invariant of ours ends its own connection, loudly, and no other."""
+        self.loop.call_exception_handler({"message": f"data path failed in {pollable!r}", "exception": exc})
+        pollable.crashed()
+
+    cdef int64_t time_ns(self):
+        self.now_ns = monotonic_ns()
+        return self.now_ns
+
+    cdef void arm(self, Timer timer, int64_t delay_ns):
+        """(Re)start `timer`; it fires within one tick after `delay_ns`."""
+        timer.deadline_ns = monotonic_ns() + delay_ns
+        if timer.slot < 0:
+            timer.slot = len(self.timers)
+            self.timers.append(timer)
+        if not self.ticking:
+            self.ticking = True
+            self.loop.call_later(TICK_NS / 1e9, self.tick)
+
+    cdef void disarm(self, Timer timer):
+        cdef Timer last
+        if timer.slot < 0:
+            return
+        last = <Timer>self.timers.pop()
+        if last is not timer:
+            self.timers[timer.slot] = last
+            last.slot = timer.slot
+        timer.slot = -1
+
+    def tick(self):
+        """Fire what is due. Due timers are collected first, because firing one may arm or disarm others."""
+        cdef Timer timer
+        cdef list due = []
+        self.now_ns = monotonic_ns()
+        for item in self.timers:
+            timer = <Timer>item
+            if timer.deadline_ns <= self.now_ns:
+                due.append(timer)
+        for item in due:
+            timer = <Timer>item
+            if timer.slot >= 0 and timer.deadline_ns <= self.now_ns:
+                self.disarm(timer)
+                try:
+                    timer.expired()
+                except Exception as exc:
+                    self.loop.call_exception_handler({"message": f"deadline failed in {timer!r}", "exception": exc})
+        self.run_deferred()
+        if self.timers:
+            self.loop.call_later(TICK_NS / 1e9, self.tick)
+        else:
+            self.ticking = False

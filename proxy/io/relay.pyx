@@ -1,0 +1,57 @@
+"""Two connections joined byte for byte, each half closed as its peer closes it. Used for opaque TCP and for upgraded HTTP."""
+from proxy.io.transport cimport Protocol, Transport
+
+
+cdef class RelayEnd(Protocol):
+    """One side; it reads no faster than the other side writes."""
+
+    cdef void data_received(self, const char* data, Py_ssize_t size):
+        cdef Transport out = self.other.transport
+        out.write(data, size)
+        if out.is_congested():
+            self.transport.pause_reading()
+
+    cdef void writable(self):
+        self.other.transport.resume_reading()
+
+    cdef void eof_received(self):
+        self.ended = True
+        self.other.transport.shutdown_write()
+        if self.other.ended:
+            self.transport.close()
+            self.other.transport.close()
+            self.finish()
+
+    cdef void closed(self, object reason):
+        self.other.transport.abort()
+        self.finish()
+
+    cdef void crashed(self):
+        self.closed(None)
+
+    cdef void finish(self):
+        on_end = self.on_end
+        self.on_end = None
+        self.other.on_end = None
+        if on_end is not None:
+            on_end()
+
+
+cdef void join(Transport a, Transport b, object on_end):
+    """From now on what one receives the other sends; `on_end()` is called once, when both are done."""
+    cdef RelayEnd left = RelayEnd.__new__(RelayEnd)
+    cdef RelayEnd right = RelayEnd.__new__(RelayEnd)
+    left.transport = a
+    right.transport = b
+    left.other = right
+    right.other = left
+    left.on_end = on_end
+    right.on_end = on_end
+    a.protocol = left
+    b.protocol = right
+    a.resume_reading()
+    b.resume_reading()
+    if a.eof:
+        left.eof_received()
+    if b.eof:
+        right.eof_received()

@@ -1,0 +1,716 @@
+"""One TCP connection, plain or TLS. I/O shell: bytes in, bytes out, nothing of what they mean.
+
+Reads go into one scratch buffer of the process and are handed on at once, so an idle connection holds no read buffer. Writes
+made while one event is handled are sent with one system call at its end; with TLS the records are built into the same buffer.
+Half-close is kept in both worlds: FIN without TLS, close_notify (RFC 8446 section 6.1) and then FIN with it.
+"""
+from libc.stdint cimport int64_t, uint32_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+from proxy.io cimport posix
+from proxy.io.reactor cimport Pollable, Reactor, Timer
+from proxy.telemetry.counters cimport TCPSeries
+from proxy.tls cimport openssl
+from proxy.tls.contexts cimport TLSContext
+
+import errno as errno_names
+
+cdef char SCRATCH[SCRATCH_SIZE]
+
+cdef int64_t LINGER_NS = 2_000_000_000
+"""How long a closed connection goes on discarding input, so that a reset does not destroy the response in flight
+(RFC 9112 section 9.6)."""
+
+cdef enum:
+    MAX_LINGER_ROUNDS = 15  # a peer that takes a response this slowly loses the rest of it
+    READS_PER_TURN = 4  # one busy connection hands over after this many scratch-fulls
+
+
+class TLSFailure(ConnectionError):
+    """A handshake that failed. `cause` is one of a closed set, fit for a metric label; the message has the detail."""
+
+    def __init__(self, cause, detail):
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+
+
+cdef str errno_name(int code):
+    return errno_names.errorcode.get(code, "EOTHER")
+
+
+cdef object os_error(int code):
+    return OSError(code, posix.strerror(code).decode())
+
+
+# The BIO under each SSL: reads from the socket into libssl's buffer, writes into the transport's own output buffer.
+
+cdef int bio_read(openssl.BIO* bio, char* into, int size) noexcept:
+    cdef Transport transport = <Transport>openssl.BIO_get_data(bio)
+    cdef ssize_t count
+    openssl.BIO_clear_retry_flags(bio)
+    if transport.drained or transport.fd < 0:
+        openssl.BIO_set_retry_read(bio)
+        return -1
+    while True:
+        count = posix.recv(transport.fd, into, size, 0)
+        if count >= 0 or posix.errno != posix.EINTR:
+            break
+    if count > 0:
+        if count < size and not transport.hangup_seen:
+            transport.drained = True
+        return <int>count
+    if count == 0:
+        return 0
+    if posix.errno == posix.EAGAIN:
+        transport.drained = True
+        openssl.BIO_set_retry_read(bio)
+    return -1
+
+
+cdef int bio_write(openssl.BIO* bio, const char* data, int size) noexcept:
+    cdef Transport transport = <Transport>openssl.BIO_get_data(bio)
+    openssl.BIO_clear_retry_flags(bio)
+    try:
+        transport.append(data, size)
+    except MemoryError:
+        return -1
+    return size
+
+
+cdef long bio_ctrl(openssl.BIO* bio, int command, long number, void* pointer) noexcept:
+    return 1 if command == openssl.BIO_CTRL_FLUSH else 0
+
+
+cdef openssl.BIO_METHOD* BIO_TRANSPORT = openssl.BIO_meth_new(
+    openssl.BIO_get_new_index() | openssl.BIO_TYPE_SOURCE_SINK, b"tulle transport"
+)
+openssl.BIO_meth_set_read(BIO_TRANSPORT, bio_read)
+openssl.BIO_meth_set_write(BIO_TRANSPORT, bio_write)
+openssl.BIO_meth_set_ctrl(BIO_TRANSPORT, bio_ctrl)
+
+
+cdef class Protocol:
+    """Base of what reads a connection: ignores everything, which is also what a closed connection is left with."""
+
+    cdef void connected(self, Transport transport):
+        pass
+
+    cdef void peeked(self, Transport transport, const char* data, Py_ssize_t size, bint eof):
+        pass
+
+    cdef void data_received(self, const char* data, Py_ssize_t size):
+        pass
+
+    cdef void eof_received(self):
+        pass
+
+    cdef void writable(self):
+        pass
+
+    cdef void closed(self, object reason):
+        pass
+
+    cdef void crashed(self):
+        pass
+
+
+cdef Protocol SINK = Protocol()
+
+
+cdef class CloseTimer(Timer):
+    cdef void expired(self):
+        cdef Transport transport = self.transport
+        if transport is None:
+            return
+        self.rounds += 1
+        if transport.out_size > 0 and self.rounds < MAX_LINGER_ROUNDS:
+            transport.reactor.arm(self, LINGER_NS)
+            return
+        self.transport = None
+        transport.finish("")
+
+
+cdef Transport new_transport(Reactor reactor, int fd, State state, Protocol protocol):
+    """Take over the non-blocking socket `fd`. Raises OSError (the descriptor is closed then)."""
+    cdef Transport transport = Transport.__new__(Transport)
+    cdef int on = 1
+    transport.fd = fd
+    transport.reactor = reactor
+    transport.protocol = protocol
+    transport.state = state
+    posix.setsockopt(fd, posix.IPPROTO_TCP, posix.TCP_NODELAY, &on, sizeof(on))
+    posix.setsockopt(fd, posix.SOL_SOCKET, posix.SO_KEEPALIVE, &on, sizeof(on))
+    try:
+        reactor.register(
+            transport, posix.EPOLLIN | posix.EPOLLOUT | posix.EPOLLRDHUP | posix.EPOLLET
+        )
+    except OSError:
+        posix.close(fd)
+        transport.fd = -1
+        raise
+    return transport
+
+
+cdef class Transport(Pollable):
+    """Made by `new_transport` only."""
+
+    def __dealloc__(self):
+        if self.ssl != NULL:
+            openssl.SSL_free(self.ssl)
+        if self.out != NULL:
+            free(self.out)
+        if self.fd >= 0:
+            posix.close(self.fd)
+
+    def __repr__(self):
+        names = ("connecting", "peeking", "handshaking", "open", "closing", "closed")
+        return f"<Transport fd={self.fd} {names[<int>self.state]} tls={self.is_tls} peer={self.peer_identity or '-'}>"
+
+    # Events
+
+    cdef void ready(self, uint32_t events):
+        cdef int code = 0
+        cdef posix.socklen_t size = sizeof(code)
+        self.drained = False
+        if events & (posix.EPOLLRDHUP | posix.EPOLLHUP | posix.EPOLLERR):
+            self.hangup_seen = True
+        if self.state == OPEN:
+            if self.out_size > 0 and events & posix.EPOLLOUT:
+                self.flush()
+            if self.fd >= 0 and events & ~posix.EPOLLOUT:
+                if self.paused:
+                    self.read_pending = True
+                else:
+                    self.read()
+        elif self.state == PEEKING:
+            if events & ~posix.EPOLLOUT:
+                self.peek()
+        elif self.state == HANDSHAKING:
+            self.handshake()
+        elif self.state == CONNECTING:
+            if not events & (posix.EPOLLOUT | posix.EPOLLERR | posix.EPOLLHUP):
+                return
+            posix.getsockopt(self.fd, posix.SOL_SOCKET, posix.SO_ERROR, &code, &size)
+            if code != 0:
+                self.fail(os_error(code))
+            elif events & posix.EPOLLOUT:
+                self.protocol.connected(self)
+        elif self.state == CLOSING:
+            if self.out_size > 0 and events & posix.EPOLLOUT:
+                self.flush()
+            if self.fd >= 0:
+                self.linger()
+
+    cdef void deferred(self):
+        if self.fd < 0:
+            return
+        if self.out_size > 0:
+            self.flush()
+        if self.fd >= 0 and self.read_pending and not self.paused and self.state == OPEN:
+            self.read()
+
+    cdef void crashed(self):
+        self.protocol.crashed()
+        self.abort()
+
+    # Reading
+
+    cdef Py_ssize_t receive(self, char* into, Py_ssize_t size):
+        """Bytes read, 0 at the end of the stream, -1 when there is nothing for now, -2 after failing the connection."""
+        cdef ssize_t count
+        if self.is_tls:
+            return self.receive_tls(into, size)
+        if self.drained:
+            return -1
+        while True:
+            count = posix.recv(self.fd, into, size, 0)
+            if count >= 0 or posix.errno != posix.EINTR:
+                break
+        if count > 0:
+            if count < size and not self.hangup_seen:
+                self.drained = True
+            return count
+        if count == 0:
+            return 0
+        if posix.errno == posix.EAGAIN:
+            return -1
+        self.fail(os_error(posix.errno))
+        return -2
+
+    cdef Py_ssize_t receive_tls(self, char* into, Py_ssize_t size):
+        cdef Py_ssize_t total = 0
+        cdef int count, error
+        while total < size:
+            openssl.ERR_clear_error()
+            count = openssl.SSL_read(self.ssl, into + total, <int>(size - total))
+            if count > 0:
+                total += count
+                continue
+            if total > 0:
+                return total
+            error = openssl.SSL_get_error(self.ssl, count)
+            if error == openssl.SSL_ERROR_WANT_READ or error == openssl.SSL_ERROR_WANT_WRITE:
+                return -1
+            if error == openssl.SSL_ERROR_ZERO_RETURN:
+                return 0
+            if error == openssl.SSL_ERROR_SYSCALL and posix.errno != 0:
+                self.fail(os_error(posix.errno))
+            else:
+                self.fail(tls_failure(self))
+            return -2
+        return total
+
+    cdef void read(self):
+        cdef Py_ssize_t count
+        cdef int turns = READS_PER_TURN
+        self.read_pending = False
+        while not self.eof and not self.paused and self.state == OPEN:
+            if turns == 0:
+                self.read_pending = True
+                self.reactor.defer(self)
+                return
+            turns -= 1
+            count = self.receive(SCRATCH, SCRATCH_SIZE)
+            if count > 0:
+                if self.series is not None:
+                    self.series.read_bytes += count
+                    self.series.touched_ns = self.reactor.now_ns
+                self.protocol.data_received(SCRATCH, count)
+            elif count == 0:
+                self.eof = True
+                self.protocol.eof_received()
+            else:
+                return
+        if self.paused:
+            self.read_pending = True
+
+    cdef void pause_reading(self):
+        self.paused = True
+
+    cdef void resume_reading(self):
+        if self.paused:
+            self.paused = False
+            if self.read_pending:
+                self.reactor.defer(self)
+
+    # Writing
+
+    cdef int append(self, const char* data, Py_ssize_t size) except -1:
+        cdef Py_ssize_t capacity
+        cdef char* grown
+        if self.out_start + self.out_size + size > self.out_capacity:
+            if self.out_start > 0:
+                memmove(self.out, self.out + self.out_start, self.out_size)
+                self.out_start = 0
+            if self.out_size + size > self.out_capacity:
+                capacity = self.out_capacity * 2 if self.out_capacity else 2048
+                while capacity < self.out_size + size:
+                    capacity *= 2
+                grown = <char*>realloc(self.out, capacity)
+                if grown == NULL:
+                    raise MemoryError
+                self.out = grown
+                self.out_capacity = capacity
+        memcpy(self.out + self.out_start + self.out_size, data, size)
+        self.out_size += size
+        return 0
+
+    cdef int write(self, const char* data, Py_ssize_t size) except -1:
+        """Queue bytes; they leave at the end of the current event. Dropped silently once writing is closed."""
+        cdef ssize_t count
+        cdef int written
+        if self.write_closed or self.state != OPEN or size == 0:
+            return 0
+        if self.series is not None:
+            self.series.write_bytes += size
+            self.series.touched_ns = self.reactor.now_ns
+        if self.is_tls:
+            openssl.ERR_clear_error()
+            written = openssl.SSL_write(self.ssl, data, <int>size)
+            if written != size:
+                self.fail(tls_failure(self))
+                return 0
+        else:
+            if self.out_size == 0 and size >= KEPT_BUFFER:
+                count = posix.send(self.fd, data, size, posix.MSG_NOSIGNAL)
+                if count > 0:
+                    data += count
+                    size -= count
+            if size > 0:
+                self.append(data, size)
+        if self.out_size > 0:
+            self.reactor.defer(self)
+            if self.out_size > HIGH_WATER:
+                self.congested = True
+        return 0
+
+    cdef bint is_congested(self):
+        return self.congested
+
+    cdef void flush(self):
+        cdef ssize_t count
+        while self.out_size > 0:
+            count = posix.send(self.fd, self.out + self.out_start, self.out_size, posix.MSG_NOSIGNAL)
+            if count < 0:
+                if posix.errno == posix.EINTR:
+                    continue
+                if posix.errno != posix.EAGAIN:
+                    # Data that arrived before the reset is still readable, so reading decides how the connection ended.
+                    self.out_size = 0
+                    if self.state == OPEN and not self.paused and not self.eof:
+                        self.hangup_seen = True
+                        self.drained = False
+                        self.write_closed = True
+                        self.read()
+                        if self.fd < 0 or not self.eof:
+                            return
+                    self.fail(os_error(posix.EPIPE))
+                break
+            self.out_start += count
+            self.out_size -= count
+        if self.fd < 0:
+            return
+        if self.out_size == 0:
+            self.out_start = 0
+            if self.out_capacity > KEPT_BUFFER:
+                free(self.out)
+                self.out = NULL
+                self.out_capacity = 0
+            if self.write_closed and not self.shutdown_sent:
+                self.shutdown_sent = True
+                posix.shutdown(self.fd, posix.SHUT_WR)
+                if self.state == CLOSING:
+                    self.linger()
+                    return
+        if self.congested and self.out_size <= LOW_WATER:
+            self.congested = False
+            if self.state == OPEN:
+                self.protocol.writable()
+
+    cdef void shutdown_write(self):
+        """Half-close: what is queued is sent, then close_notify where there is TLS, then FIN."""
+        if self.write_closed or self.fd < 0:
+            return
+        self.write_closed = True
+        if self.is_tls and self.state != HANDSHAKING:
+            openssl.ERR_clear_error()
+            openssl.SSL_shutdown(self.ssl)
+        if self.out_size > 0:
+            self.reactor.defer(self)
+        else:
+            self.flush()
+
+    # Starting
+
+    cdef void start_peeking(self):
+        """Look at the first bytes without taking them: `peeked` is called at every change until another start_ is."""
+        self.state = PEEKING
+
+    cdef void peek(self):
+        cdef ssize_t count
+        while True:
+            count = posix.recv(self.fd, SCRATCH, SCRATCH_SIZE, posix.MSG_PEEK)
+            if count >= 0 or posix.errno != posix.EINTR:
+                break
+        if count < 0:
+            if posix.errno != posix.EAGAIN:
+                self.fail(os_error(posix.errno))
+            return
+        self.protocol.peeked(self, SCRATCH, count, self.hangup_seen)
+
+    cdef void start_plain(self):
+        """Begin handing bytes to the protocol; what was peeked is read again, for good."""
+        self.state = OPEN
+        self.read_pending = True
+        self.drained = False
+        self.reactor.defer(self)
+
+    cdef void new_ssl(self, TLSContext context):
+        cdef openssl.BIO* bio
+        self.ssl = openssl.SSL_new(context.ctx)
+        bio = openssl.BIO_new(BIO_TRANSPORT)
+        if self.ssl == NULL or bio == NULL:
+            raise MemoryError
+        openssl.BIO_set_data(bio, <void*>self)
+        openssl.BIO_set_init(bio, 1)
+        openssl.SSL_set_bio(self.ssl, bio, bio)
+        self.is_tls = True
+        self.drained = False
+        self.state = HANDSHAKING
+
+    cdef void start_tls_server(self, TLSContext context, bint require_certificate):
+        """Terminate TLS; `connected` follows, or `closed` with a TLSFailure."""
+        self.new_ssl(context)
+        if require_certificate:
+            openssl.SSL_set_verify(
+                self.ssl, openssl.SSL_VERIFY_PEER | openssl.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL
+            )
+        openssl.SSL_set_accept_state(self.ssl)
+        self.handshake()
+
+    cdef void start_tls_client(self, TLSContext context, str server_name, str alpn):
+        """Start TLS towards a peer that must prove `server_name`, and state the protocol in ALPN."""
+        cdef bytes name = server_name.encode()
+        cdef bytes protocols
+        self.new_ssl(context)
+        self.expected_identity = server_name
+        openssl.SSL_set_tlsext_host_name(self.ssl, name)
+        openssl.SSL_set_hostflags(
+            self.ssl, openssl.X509_CHECK_FLAG_NO_WILDCARDS | openssl.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+        )
+        openssl.SSL_set1_host(self.ssl, name)
+        if alpn is not None:
+            protocols = bytes([len(alpn)]) + alpn.encode()
+            openssl.SSL_set_alpn_protos(
+                self.ssl, <const unsigned char*><const char*>protocols, <unsigned int>len(protocols)
+            )
+        openssl.SSL_set_connect_state(self.ssl)
+        self.handshake()
+
+    cdef void handshake(self):
+        cdef int result, error
+        openssl.ERR_clear_error()
+        posix.errno = 0
+        result = openssl.SSL_do_handshake(self.ssl)
+        if result == 1:
+            self.state = OPEN
+            self.peer_identity = certificate_name(self.ssl)
+            self.alpn = selected_alpn(self.ssl)
+            self.read_pending = True
+            self.reactor.defer(self)
+            self.protocol.connected(self)
+            return
+        error = openssl.SSL_get_error(self.ssl, result)
+        if self.out_size > 0:
+            self.reactor.defer(self)
+        if error == openssl.SSL_ERROR_WANT_READ or error == openssl.SSL_ERROR_WANT_WRITE:
+            return
+        failure = tls_failure(self)
+        if self.out_size > 0:
+            self.flush()  # the alert that tells the peer why
+        if self.fd >= 0:
+            self.fail(failure)
+
+    # Ending
+
+    cdef bint is_open(self):
+        return self.state == OPEN
+
+    cdef void set_series(self, TCPSeries series):
+        """Count this connection under `series` from now on."""
+        self.series = series
+        series.connection_opened(self.reactor.now_ns)
+
+    cdef void close(self):
+        """Send what is queued and close; input is discarded for a moment so that the peer sees the end, not a reset."""
+        if self.state == CLOSING or self.state == CLOSED:
+            return
+        self.protocol = SINK
+        if self.state != OPEN:
+            self.finish("")
+            return
+        self.shutdown_write()
+        if self.fd < 0 or self.state == CLOSED:
+            return
+        self.state = CLOSING
+        if self.eof and self.out_size == 0:
+            self.finish("")
+            return
+        self.close_timer = CloseTimer()
+        self.close_timer.transport = self
+        self.reactor.arm(self.close_timer, LINGER_NS)
+        if self.out_size == 0:
+            self.linger()
+
+    cdef void linger(self):
+        cdef ssize_t count
+        cdef int turns = READS_PER_TURN
+        while turns > 0:
+            count = posix.recv(self.fd, SCRATCH, SCRATCH_SIZE, 0)
+            if count == 0 or (count < 0 and posix.errno != posix.EAGAIN and posix.errno != posix.EINTR):
+                if self.out_size == 0 or count < 0:
+                    self.finish("")
+                return
+            if count < 0:
+                return
+            turns -= 1
+
+    cdef void abort(self):
+        """Drop the connection at once; the peer sees a reset."""
+        cdef int linger[2]
+        if self.state == CLOSED:
+            return
+        linger[0] = 1
+        linger[1] = 0
+        posix.setsockopt(self.fd, posix.SOL_SOCKET, posix.SO_LINGER, linger, sizeof(linger))
+        self.protocol = SINK
+        self.finish("ECONNABORTED")
+
+    cdef void fail(self, object reason):
+        """The connection ended by no wish of ours: tell the protocol, once."""
+        cdef Protocol protocol = self.protocol
+        if self.state == CLOSED:
+            return
+        self.protocol = SINK
+        self.finish(errno_name(reason.errno) if reason.errno else "EPROTO")
+        protocol.closed(reason)
+
+    cdef void finish(self, str reason):
+        cdef int fd = self.fd
+        if self.state == CLOSED:
+            return
+        self.state = CLOSED
+        if self.close_timer is not None:
+            self.close_timer.transport = None
+            self.reactor.disarm(self.close_timer)
+            self.close_timer = None
+        self.reactor.unregister(self)
+        self.fd = -1
+        posix.close(fd)
+        self.out_size = 0
+        if self.out != NULL:
+            free(self.out)
+            self.out = NULL
+            self.out_capacity = 0
+        if self.series is not None:
+            self.series.connection_closed(reason)
+            self.series = None
+
+
+cdef str selected_alpn(openssl.SSL* ssl):
+    cdef const unsigned char* data
+    cdef unsigned int size
+    openssl.SSL_get0_alpn_selected(ssl, &data, &size)
+    return (<const char*>data)[:size].decode() if size else None
+
+
+cdef str certificate_name(openssl.SSL* ssl):
+    """First dNSName of the peer's certificate: a mesh leaf has exactly one. None without a certificate."""
+    cdef openssl.X509* cert = openssl.SSL_get1_peer_certificate(ssl)
+    cdef openssl.GENERAL_NAMES* names
+    cdef openssl.GENERAL_NAME* entry
+    cdef int i
+    found = None
+    if cert == NULL:
+        return None
+    names = <openssl.GENERAL_NAMES*>openssl.X509_get_ext_d2i(cert, openssl.NID_subject_alt_name, NULL, NULL)
+    if names != NULL:
+        for i in range(openssl.sk_GENERAL_NAME_num(names)):
+            entry = openssl.sk_GENERAL_NAME_value(names, i)
+            if entry.type == openssl.GEN_DNS:
+                found = (<const char*>openssl.ASN1_STRING_get0_data(entry.d.dNSName))[
+                    :openssl.ASN1_STRING_length(entry.d.dNSName)
+                ].decode("ascii", "replace")
+                break
+        openssl.GENERAL_NAMES_free(names)
+    openssl.X509_free(cert)
+    return found
+
+
+cdef object tls_failure(Transport transport):
+    """Name what went wrong from libssl's error queue and verification result."""
+    cdef unsigned long code = openssl.ERR_peek_last_error()
+    cdef const char* text = openssl.ERR_reason_error_string(code)
+    cdef long verified = openssl.SSL_get_verify_result(transport.ssl)
+    cdef str detail = text.decode() if text != NULL else "connection closed"
+    openssl.ERR_clear_error()
+    if verified == openssl.X509_V_ERR_HOSTNAME_MISMATCH:
+        return TLSFailure("identity_mismatch", f"the peer did not prove {transport.expected_identity}")
+    if verified == openssl.X509_V_ERR_CERT_HAS_EXPIRED or verified == openssl.X509_V_ERR_CERT_NOT_YET_VALID:
+        return TLSFailure("certificate_expired", openssl.X509_verify_cert_error_string(verified).decode())
+    if verified != openssl.X509_V_OK:
+        return TLSFailure("certificate_untrusted", openssl.X509_verify_cert_error_string(verified).decode())
+    if code and openssl.ERR_GET_REASON(code) == openssl.SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+        return TLSFailure("certificate_missing", "the client sent no certificate")
+    if code == 0 or openssl.ERR_GET_REASON(code) == openssl.SSL_R_UNEXPECTED_EOF_WHILE_READING:
+        return TLSFailure("closed", "the peer went away without close_notify")
+    if "alert" in detail:
+        return TLSFailure("refused_by_peer", detail)
+    return TLSFailure("protocol_error", detail)
+
+
+cdef class PyTransport:
+    """The transport as Python code sees it."""
+
+    def write(self, bytes data not None):
+        self.transport.write(data, len(data))
+
+    def close(self):
+        self.transport.close()
+
+    def abort(self):
+        self.transport.abort()
+
+    def shutdown_write(self):
+        self.transport.shutdown_write()
+
+    def pause_reading(self):
+        self.transport.pause_reading()
+
+    def resume_reading(self):
+        self.transport.resume_reading()
+
+    @property
+    def is_congested(self):
+        return self.transport.congested
+
+    @property
+    def peer_identity(self):
+        return self.transport.peer_identity
+
+    @property
+    def alpn(self):
+        return self.transport.alpn
+
+    @property
+    def peer_address(self):
+        return self.transport.peer_address
+
+    def __repr__(self):
+        return repr(self.transport)
+
+
+cdef class PyProtocol(Protocol):
+    """Base class for protocols written in Python: override the `on_` methods.
+
+    on_connected(transport: PyTransport); on_data(data: bytes); on_eof(); on_writable(); on_closed(reason: Exception)
+    """
+
+    cdef void connected(self, Transport transport):
+        cdef PyTransport view = PyTransport.__new__(PyTransport)
+        view.transport = transport
+        self.transport = transport
+        self.on_connected(view)
+
+    cdef void data_received(self, const char* data, Py_ssize_t size):
+        self.on_data(data[:size])
+
+    cdef void eof_received(self):
+        self.on_eof()
+
+    cdef void writable(self):
+        self.on_writable()
+
+    cdef void closed(self, object reason):
+        self.transport = None
+        self.on_closed(reason)
+
+    cdef void crashed(self):
+        self.transport = None
+        self.on_closed(ConnectionAbortedError("internal error"))
+
+    def on_connected(self, transport):
+        pass
+
+    def on_data(self, data):
+        pass
+
+    def on_eof(self):
+        pass
+
+    def on_writable(self):
+        pass
+
+    def on_closed(self, reason):
+        pass

@@ -1,0 +1,140 @@
+"""TLS contexts on libssl: TLS 1.3 only, no tickets, certificates and keys from memory. No sockets here.
+
+The suites and their order are Linkerd's; X25519MLKEM768 is offered first where the linked OpenSSL has it (>= 3.5).
+"""
+from proxy.tls cimport openssl
+
+GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
+SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+
+ALPN_HTTP1 = "tulle/http1"
+ALPN_OPAQUE = "tulle/opaque"
+ALPN_PREFIX = b"tulle/"
+"""Between our proxies the client states the protocol in ALPN, so that the server side detects nothing a second time."""
+
+
+class TLSConfigError(ValueError):
+    """Certificate, key or bundle that cannot be used; the message says which and why."""
+
+
+cdef str last_error():
+    cdef unsigned long code = openssl.ERR_peek_last_error()
+    cdef const char* text = openssl.ERR_reason_error_string(code)
+    openssl.ERR_clear_error()
+    return text.decode() if text != NULL else "unknown error"
+
+
+cdef int select_alpn(openssl.SSL* ssl, const unsigned char** out, unsigned char* outlen, const unsigned char* offered,
+                     unsigned int n, void* arg) noexcept nogil:
+    """Accept the first `tulle/` protocol that is offered; anyone else gets no ALPN and is detected by content."""
+    cdef unsigned int at = 0
+    cdef unsigned int length
+    while at < n:
+        length = offered[at]
+        if at + 1 + length <= n and length > 6 and offered[at + 1] == 116 and offered[at + 6] == 47:
+            out[0] = offered + at + 1
+            outlen[0] = <unsigned char>length
+            return openssl.SSL_TLSEXT_ERR_OK
+        at += 1 + length
+    return openssl.SSL_TLSEXT_ERR_NOACK
+
+
+cdef class TLSContext:
+    """One SSL_CTX.
+
+    chain_der: leaf first, then intermediates (DER). key_der: PKCS#8 (DER). bundle_pem: the trust anchors (PEM).
+    Raises TLSConfigError; never logs or keeps the key outside libcrypto.
+    """
+
+    def __cinit__(self, list chain_der, bytes key_der, bytes bundle_pem, bint is_server):
+        self.is_server = is_server
+        self.ctx = openssl.SSL_CTX_new(openssl.TLS_server_method() if is_server else openssl.TLS_client_method())
+        if self.ctx == NULL:
+            raise MemoryError("SSL_CTX_new")
+        openssl.SSL_CTX_set_min_proto_version(self.ctx, openssl.TLS1_3_VERSION)
+        openssl.SSL_CTX_set_options(self.ctx, openssl.SSL_OP_NO_TICKET | openssl.SSL_OP_NO_RENEGOTIATION)
+        openssl.SSL_CTX_set_num_tickets(self.ctx, 0)
+        openssl.SSL_CTX_set_session_cache_mode(self.ctx, openssl.SSL_SESS_CACHE_OFF)
+        openssl.SSL_CTX_set_mode(
+            self.ctx, openssl.SSL_MODE_RELEASE_BUFFERS | openssl.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
+        )
+        openssl.SSL_CTX_set_read_ahead(self.ctx, 1)
+        if openssl.SSL_CTX_set_ciphersuites(self.ctx, <bytes>SUITES) != 1:
+            raise TLSConfigError(f"cipher suites: {last_error()}")
+        for groups in GROUPS:
+            if openssl.SSL_CTX_set1_groups_list(self.ctx, <bytes>groups) == 1:
+                break
+        openssl.ERR_clear_error()
+        if is_server:
+            openssl.SSL_CTX_set_alpn_select_cb(self.ctx, select_alpn, NULL)
+        openssl.SSL_CTX_set_verify(self.ctx, openssl.SSL_VERIFY_PEER, NULL)
+        self.load_bundle(bundle_pem)
+        if chain_der:
+            self.load_chain(chain_der, key_der)
+
+    cdef void load_bundle(self, bytes pem):
+        cdef openssl.BIO* bio = openssl.BIO_new_mem_buf(<const char*>pem, <int>len(pem))
+        cdef openssl.X509_STORE* store = openssl.SSL_CTX_get_cert_store(self.ctx)
+        cdef openssl.X509* anchor
+        cdef int count = 0
+        while True:
+            anchor = openssl.PEM_read_bio_X509(bio, NULL, NULL, NULL)
+            if anchor == NULL:
+                break
+            openssl.X509_STORE_add_cert(store, anchor)
+            openssl.X509_free(anchor)
+            count += 1
+        openssl.BIO_free(bio)
+        openssl.ERR_clear_error()
+        if count == 0:
+            raise TLSConfigError("the trust bundle holds no certificate in PEM form")
+
+    cdef void load_chain(self, list chain_der, bytes key_der):
+        cdef const unsigned char* at
+        cdef openssl.X509* cert
+        cdef openssl.EVP_PKEY* key
+        cdef bytes der
+        cdef int position = 0
+        cdef long ok
+        for item in chain_der:
+            der = <bytes>item
+            at = <const unsigned char*><const char*>der
+            cert = openssl.d2i_X509(NULL, &at, <long>len(der))
+            if cert == NULL:
+                raise TLSConfigError(f"certificate {position} of the chain: {last_error()}")
+            if position == 0:
+                ok = openssl.SSL_CTX_use_certificate(self.ctx, cert)
+            else:
+                ok = openssl.SSL_CTX_add1_chain_cert(self.ctx, cert)
+            openssl.X509_free(cert)
+            if ok != 1:
+                raise TLSConfigError(f"certificate {position} of the chain: {last_error()}")
+            position += 1
+        at = <const unsigned char*><const char*>key_der
+        key = openssl.d2i_AutoPrivateKey(NULL, &at, <long>len(key_der))
+        if key == NULL:
+            raise TLSConfigError("the private key is not DER that OpenSSL can read")
+        ok = openssl.SSL_CTX_use_PrivateKey(self.ctx, key)
+        openssl.EVP_PKEY_free(key)
+        if ok != 1 or openssl.SSL_CTX_check_private_key(self.ctx) != 1:
+            raise TLSConfigError(f"the private key does not fit the leaf certificate: {last_error()}")
+
+    def __dealloc__(self):
+        if self.ctx != NULL:
+            openssl.SSL_CTX_free(self.ctx)
+
+
+cdef class TLSContexts:
+    """What the listeners and dialers of one proxy use; empty until the first certificate arrives."""
+
+    def load(self, list chain_der, bytes key_der, bytes bundle_pem):
+        """Replace both contexts. Raises TLSConfigError and leaves the old ones in place."""
+        server = TLSContext(chain_der, key_der, bundle_pem, True)
+        client = TLSContext(chain_der, key_der, bundle_pem, False)
+        self.server = server
+        self.client = client
+        self.generation += 1
+
+    def anonymous_client(self, bytes bundle_pem) -> TLSContext:
+        """A client context with no certificate of its own: for the first Certify call, before there is one."""
+        return TLSContext([], b"", bundle_pem, False)

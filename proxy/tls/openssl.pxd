@@ -1,0 +1,133 @@
+# The part of libssl and libcrypto that Tulle uses (OpenSSL >= 3.0). Declarations only.
+
+cdef extern from "openssl/err.h" nogil:
+    unsigned long ERR_get_error()
+    unsigned long ERR_peek_last_error()
+    void ERR_clear_error()
+    const char* ERR_reason_error_string(unsigned long e)
+    int ERR_GET_REASON(unsigned long e)
+
+cdef extern from "openssl/bio.h" nogil:
+    ctypedef struct BIO
+    ctypedef struct BIO_METHOD
+    BIO_METHOD* BIO_meth_new(int type, const char* name)
+    BIO* BIO_new(const BIO_METHOD* m)
+    BIO* BIO_new_mem_buf(const void* buf, int n)
+    int BIO_free(BIO* b)
+    void BIO_set_data(BIO* b, void* ptr)
+    void* BIO_get_data(BIO* b)
+    void BIO_set_init(BIO* b, int init)
+    void BIO_set_retry_read(BIO* b)
+    void BIO_clear_retry_flags(BIO* b)
+    int BIO_CTRL_FLUSH
+    int BIO_TYPE_SOURCE_SINK
+    int BIO_get_new_index()
+
+cdef extern from "openssl/bio.h":
+    # The callbacks run inside SSL_read and SSL_write, which are called with the GIL held.
+    int BIO_meth_set_read(BIO_METHOD* m, int (*read)(BIO*, char*, int) noexcept)
+    int BIO_meth_set_write(BIO_METHOD* m, int (*write)(BIO*, const char*, int) noexcept)
+    int BIO_meth_set_ctrl(BIO_METHOD* m, long (*ctrl)(BIO*, int, long, void*) noexcept)
+
+cdef extern from "openssl/x509.h" nogil:
+    ctypedef struct X509
+    ctypedef struct EVP_PKEY
+    X509* d2i_X509(X509** a, const unsigned char** p, long n)
+    void X509_free(X509* x)
+    EVP_PKEY* d2i_AutoPrivateKey(EVP_PKEY** a, const unsigned char** p, long n)
+    void EVP_PKEY_free(EVP_PKEY* k)
+    const char* X509_verify_cert_error_string(long n)
+
+cdef extern from "openssl/pem.h" nogil:
+    X509* PEM_read_bio_X509(BIO* b, X509** x, void* cb, void* u)
+
+cdef extern from "openssl/x509v3.h" nogil:
+    ctypedef struct ASN1_STRING
+    ctypedef struct GENERAL_NAME_d:
+        ASN1_STRING* dNSName
+    ctypedef struct GENERAL_NAME:
+        int type
+        GENERAL_NAME_d d
+    ctypedef struct GENERAL_NAMES
+    int GEN_DNS
+    int NID_subject_alt_name
+    void* X509_get_ext_d2i(const X509* x, int nid, int* crit, int* idx)
+    int sk_GENERAL_NAME_num(GENERAL_NAMES* names)
+    GENERAL_NAME* sk_GENERAL_NAME_value(GENERAL_NAMES* names, int i)
+    void GENERAL_NAMES_free(GENERAL_NAMES* names)
+    const unsigned char* ASN1_STRING_get0_data(const ASN1_STRING* s)
+    int ASN1_STRING_length(const ASN1_STRING* s)
+    unsigned int X509_CHECK_FLAG_NO_WILDCARDS
+    unsigned int X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+    long X509_V_OK
+    long X509_V_ERR_HOSTNAME_MISMATCH
+    long X509_V_ERR_CERT_HAS_EXPIRED
+    long X509_V_ERR_CERT_NOT_YET_VALID
+    ctypedef struct X509_STORE
+    int X509_STORE_add_cert(X509_STORE* s, X509* x)
+
+cdef extern from "openssl/ssl.h" nogil:
+    ctypedef struct SSL
+    ctypedef struct SSL_CTX
+    ctypedef struct SSL_METHOD
+    const SSL_METHOD* TLS_server_method()
+    const SSL_METHOD* TLS_client_method()
+    SSL_CTX* SSL_CTX_new(const SSL_METHOD* m)
+    int SSL_CTX_up_ref(SSL_CTX* c)
+    void SSL_CTX_free(SSL_CTX* c)
+    int SSL_CTX_set_min_proto_version(SSL_CTX* c, int v)
+    unsigned long SSL_CTX_set_options(SSL_CTX* c, unsigned long o)
+    long SSL_CTX_set_mode(SSL_CTX* c, long m)
+    int SSL_CTX_set_ciphersuites(SSL_CTX* c, const char* s)
+    int SSL_CTX_set1_groups_list(SSL_CTX* c, const char* s)
+    int SSL_CTX_set_num_tickets(SSL_CTX* c, size_t n)
+    long SSL_CTX_set_session_cache_mode(SSL_CTX* c, long m)
+    void SSL_CTX_set_read_ahead(SSL_CTX* c, int on)
+    int SSL_CTX_use_certificate(SSL_CTX* c, X509* x)
+    int SSL_CTX_use_PrivateKey(SSL_CTX* c, EVP_PKEY* k)
+    int SSL_CTX_check_private_key(SSL_CTX* c)
+    long SSL_CTX_add1_chain_cert(SSL_CTX* c, X509* x)
+    X509_STORE* SSL_CTX_get_cert_store(SSL_CTX* c)
+    void SSL_CTX_set_verify(SSL_CTX* c, int mode, void* cb)
+    int SSL_CTX_set_purpose(SSL_CTX* c, int purpose)
+    void SSL_CTX_set_alpn_select_cb(SSL_CTX* c, int (*cb)(SSL*, const unsigned char**, unsigned char*, const unsigned char*, unsigned int, void*), void* arg)
+    SSL* SSL_new(SSL_CTX* c)
+    void SSL_free(SSL* s)
+    void SSL_set_bio(SSL* s, BIO* r, BIO* w)
+    void SSL_set_accept_state(SSL* s)
+    void SSL_set_connect_state(SSL* s)
+    int SSL_do_handshake(SSL* s)
+    int SSL_read(SSL* s, void* buf, int n)
+    int SSL_write(SSL* s, const void* buf, int n)
+    int SSL_shutdown(SSL* s)
+    int SSL_get_error(const SSL* s, int ret)
+    int SSL_get_shutdown(const SSL* s)
+    void SSL_set_verify(SSL* s, int mode, void* cb)
+    long SSL_get_verify_result(const SSL* s)
+    X509* SSL_get1_peer_certificate(const SSL* s)
+    int SSL_set1_host(SSL* s, const char* name)
+    void SSL_set_hostflags(SSL* s, unsigned int flags)
+    long SSL_set_tlsext_host_name(SSL* s, const char* name)
+    int SSL_set_alpn_protos(SSL* s, const unsigned char* protos, unsigned int n)
+    void SSL_get0_alpn_selected(const SSL* s, const unsigned char** data, unsigned int* n)
+    int TLS1_3_VERSION
+    unsigned long SSL_OP_NO_TICKET
+    unsigned long SSL_OP_NO_RENEGOTIATION
+    long SSL_MODE_RELEASE_BUFFERS
+    long SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
+    long SSL_SESS_CACHE_OFF
+    int SSL_VERIFY_NONE
+    int SSL_VERIFY_PEER
+    int SSL_VERIFY_FAIL_IF_NO_PEER_CERT
+    int SSL_ERROR_NONE
+    int SSL_ERROR_SSL
+    int SSL_ERROR_WANT_READ
+    int SSL_ERROR_WANT_WRITE
+    int SSL_ERROR_SYSCALL
+    int SSL_ERROR_ZERO_RETURN
+    int SSL_RECEIVED_SHUTDOWN
+    int SSL_SENT_SHUTDOWN
+    int SSL_TLSEXT_ERR_OK
+    int SSL_TLSEXT_ERR_NOACK
+    int SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE
+    int SSL_R_UNEXPECTED_EOF_WHILE_READING
