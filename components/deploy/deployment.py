@@ -1,0 +1,127 @@
+"""One deployment from end to end: which cluster, plan, apply, prune, outputs; and its reverse."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from components.deploy import inventory, program, teardown, wire
+from components.deploy.applying import Applier
+from components.deploy.cluster import Cluster
+from components.deploy.errors import DeployError
+from components.deploy.examining import Examiner
+from components.deploy.ledger import Ledger
+from components.deploy.monitor import Monitor
+from components.deploy.planning import Planner
+from components.deploy.project import Project, StackConfig
+from components.deploy.providers import Providers
+from components.deploy.refs import Target
+from components.deploy.registration import Handler
+from components.deploy.steps import Action, Reporter, Silent, Step, Tally
+from components.deploy.target import CONTEXT_KEY, KUBECONFIG_KEY
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What was done, and the stack's outputs."""
+
+    tally: Tally
+    outputs: Mapping[str, Any]
+
+
+class Deployment:
+    """A stack of a project on one cluster."""
+
+    def __init__(
+        self,
+        project: Project,
+        stack: str,
+        config: StackConfig,
+        target: Target,
+        reporter: Reporter | None = None,
+        adopt: bool = False,
+    ) -> None:
+        named = {CONTEXT_KEY: target.context, KUBECONFIG_KEY: target.kubeconfig}
+        self._project = project
+        self._stack = stack
+        self._config = replace(config, values={**config.values, **named})
+        self._target = target
+        self._reporter = reporter or Silent()
+        self._adopt = adopt
+        self.secrets = wire.Secrets()
+        for key in config.secret_keys:
+            self.secrets.add(config.values[key])
+        self._cluster = Cluster(target)
+        self._manager = f"tulle-{project.name}-{stack}"
+        self._providers = Providers(self._config.values, project.name)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._cluster.close()
+
+    def plan(self) -> Tally:
+        """What `up` would do."""
+        planner = Planner(self._examiner(self._ledger()))
+        self._run(planner, dry_run=True)
+        return planner.tally
+
+    def up(self) -> Result:
+        """Apply the program, then prune what it no longer declares."""
+        ledger = self._ledger()
+        examiner = self._examiner(ledger)
+        applier = Applier(examiner, self._reporter, self.secrets)
+        self._run(applier, dry_run=False)
+        stale = {key: entry for key, entry in ledger.entries.items() if key not in examiner.registered}
+        keep = inventory.kept(ledger.entries)
+        for key in keep & set(stale):
+            applier.tally.steps.append(Step(Action.KEEP, stale[key].label, note="protected"))
+        doomed = {key: entry for key, entry in stale.items() if key not in keep}
+        self._delete(doomed, ledger, applier.tally)
+        ledger.write_outputs(applier.outputs)
+        return Result(applier.tally, applier.outputs)
+
+    def plan_down(self) -> Tally:
+        """What `down` would do."""
+        ledger = self._ledger()
+        keep = inventory.kept(ledger.entries)
+        return Tally(
+            [
+                Step(Action.KEEP, entry.label, note="protected") if key in keep else Step(Action.DELETE, entry.label)
+                for key, entry in ledger.entries.items()
+            ]
+        )
+
+    def down(self) -> Result:
+        """Delete all that the inventory lists but what is protected."""
+        ledger, tally = self._ledger(), Tally()
+        keep = inventory.kept(ledger.entries)
+        tally.steps += [Step(Action.KEEP, ledger.entries[key].label, note="protected") for key in sorted(keep)]
+        self._delete({key: entry for key, entry in ledger.entries.items() if key not in keep}, ledger, tally)
+        if keep:
+            ledger.write_outputs({})
+        elif ledger.existed:
+            ledger.remove()
+        return Result(tally, {})
+
+    def outputs(self) -> Mapping[str, Any]:
+        """The outputs of the last `up`."""
+        ledger = self._ledger()
+        if not ledger.existed:
+            raise DeployError(
+                f"stack {self._stack!r} is not deployed on {self._target}", f"Deploy it: tulle up --stack {self._stack}"
+            )
+        return ledger.outputs
+
+    def _ledger(self) -> Ledger:
+        return Ledger(self._cluster, self._project.name, self._stack)
+
+    def _examiner(self, ledger: Ledger) -> Examiner:
+        return Examiner(self._cluster, ledger, self._providers, self._manager, self._adopt)
+
+    def _run(self, handler: Handler, dry_run: bool) -> None:
+        project, values = self._project, self._config.values
+        monitor = Monitor(project.name, self._stack, self._target, self.secrets, handler)
+        program.run(project.main, project.name, self._stack, values, self._config.secret_keys, monitor, dry_run)
+
+    def _delete(self, doomed: Mapping[str, inventory.Entry], ledger: Ledger, tally: Tally) -> None:
+        if doomed:
+            teardown.delete(doomed, self._cluster, ledger, self._providers, self._manager, self._reporter, tally)
