@@ -8,14 +8,18 @@ three paths.
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+if TYPE_CHECKING:
+    import grpc.aio
 
 MAX_HEAD: Final = 8 * 1024
 """Bounds a request's head on the admin port."""
@@ -56,6 +60,28 @@ def parse_address(text: str, flag: str) -> tuple[str, int]:
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise StartupError(f"{flag} {text!r} is not an address; expected host:port, such as 0.0.0.0:9990")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def parse_duration(text: str, flag: str) -> int:
+    """Milliseconds of `<integer>(ms|s|m|h|d)`; raises StartupError."""
+    match = re.fullmatch(r"([0-9]{1,9})(ms|s|m|h|d)", text)
+    if match is None:
+        raise StartupError(
+            f"{flag} {text!r} is not a duration; expected a whole number and ms, s, m, h or d, such as 24h"
+        )
+    return int(match[1]) * {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}[match[2]]
+
+
+def bind(server: "grpc.aio.Server", address: str, flag: str) -> int:
+    """Bind a gRPC server in plaintext, its own proxy being the one that speaks TLS; raises StartupError."""
+    parse_address(address, flag)
+    try:
+        port: int = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise StartupError(f"{flag} {address}: {error}; choose another address") from error
+    if port == 0:
+        raise StartupError(f"{flag} {address} cannot be bound; choose another address")
+    return port
 
 
 class AdminServer:
@@ -126,7 +152,7 @@ def _response(status: str, body: bytes, headers: str = "", *, with_body: bool = 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     """Run a process's main coroutine on uvloop; SIGTERM and SIGINT set the event it is given. Returns the exit code."""
-    import uvloop  # noqa: PLC0415 - not needed by those who only import the rest of this module
+    import uvloop
 
     async def supervised() -> None:
         stop = asyncio.Event()

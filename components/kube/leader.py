@@ -38,7 +38,7 @@ class Lease(msgspec.Struct):
 
     metadata: dict[str, Any]
     spec: LeaseSpec = msgspec.field(default_factory=LeaseSpec)
-    apiVersion: str = "coordination.k8s.io/v1"  # noqa: N815 - the API's own spelling
+    apiVersion: str = "coordination.k8s.io/v1"
     kind: str = "Lease"
 
 

@@ -77,7 +77,7 @@ class Reflector(Generic[K, T]):
                 if error.gone:
                     continue
                 self._log.warning("watch_failed", error=str(error), retry_within_seconds=backoff)
-                await asyncio.sleep(random.uniform(0, backoff))
+                await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311
                 backoff = min(backoff * 2, MAX_BACKOFF)
 
     async def _list(self) -> str:
@@ -96,7 +96,7 @@ class Reflector(Generic[K, T]):
     async def _follow(self, version: str) -> None:
         """Watch until it is time for a resync; a watch that merely ended goes on from where it was."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._resync_seconds * random.uniform(0.8, 1.0)
+        until = loop.time() + self._resync_seconds * random.uniform(0.8, 1.0)  # noqa: S311
         failures = 0
         while (left := until - loop.time()) > 0:
             seconds = max(1, min(WATCH_SECONDS, int(left)))
@@ -116,7 +116,7 @@ class Reflector(Generic[K, T]):
                     raise
                 self.failures += 1
                 self._log.info("watch_broken", error=str(error))
-                await asyncio.sleep(random.uniform(0, FIRST_BACKOFF))
+                await asyncio.sleep(random.uniform(0, FIRST_BACKOFF))  # noqa: S311
 
     def _set(self, key: K, new: T | None) -> None:
         old = self.objects.get(key)

@@ -1,0 +1,193 @@
+"""The gRPC face of identity: does I/O. Token, limits, names, signature, in this order; each refusal has a status and a
+counted reason.
+"""
+
+import asyncio
+import datetime
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import grpc
+import grpc.aio
+import structlog
+from cryptography import x509
+from prometheus_client import Counter, Histogram
+
+from components.identity.authority import CSRError, IssuerError, NameMismatchError, issue, public_key_of
+from components.identity.claims import Claims, TokenError
+from components.identity.issuer import IssuerFiles
+from components.identity.limits import Limits
+from components.identity.validator import Validator
+from components.kube.client import KubeError
+from proxy.api import identity_pb2, identity_pb2_grpc
+from proxy.api.names import InvalidNameError, WorkloadIdentity, parse_dns_name
+
+CLIENT_RATE: Final = 0.5
+CLIENT_BURST: Final = 20.0
+"""A pod may have 20 certificates at once and one every 2 s after that: enough for a crash loop, not for a flood."""
+TOTAL_RATE: Final = 200.0
+TOTAL_BURST: Final = 1_000.0
+"""For all callers together: a thousand proxies that restart at once are served, a flood is not passed on to the API
+server.
+"""
+MAX_MESSAGE: Final = 64 * 1024
+MAX_STREAMS: Final = 100
+SERVER_OPTIONS: Final[list[tuple[str, Any]]] = [
+    ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.so_reuseport", 0),
+]
+
+CERTIFIED = Counter("tulle_identity_certificates_total", "Requests for a certificate", ["result", "reason"])
+SECONDS = Histogram(
+    "tulle_identity_certify_seconds",
+    "Time to answer a request for a certificate",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+BUNDLES = Counter(
+    "tulle_identity_bundle_reports_total", "Certificates issued, by the trust bundle the proxy has", ["bundle"]
+)
+MAX_BUNDLES: Final = 16
+"""Different bundle hashes that become a metric label; proxies choose the value, so it must be bounded."""
+
+
+class RefusedError(Exception):
+    """A refusal on its way out: gRPC status, metric label, sentence."""
+
+    def __init__(self, status: grpc.StatusCode, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the server is told."""
+
+    mesh_namespace: str
+    trust_domain: str
+    lifetime: datetime.timedelta
+
+
+class IdentityService(identity_pb2_grpc.IdentityServicer):
+    """Certify."""
+
+    def __init__(self, settings: Settings, issuers: IssuerFiles, validator: Validator, limits: Limits) -> None:
+        self._settings = settings
+        self._issuers = issuers
+        self._validator = validator
+        self._limits = limits
+        self._bundles: set[str] = set()
+        self._log = structlog.get_logger()
+
+    async def Certify(
+        self, request: identity_pb2.CertifyRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> identity_pb2.CertifyResponse:
+        """A token and a CSR for a leaf."""
+        with SECONDS.time():
+            try:
+                answer = await self._certify(request)
+            except RefusedError as refused:
+                CERTIFIED.labels("refused", refused.reason).inc()
+                self._log.warning("refused", reason=refused.reason, error=str(refused), asked=request.identity[:300])
+                await _abort(context, refused.status, str(refused))
+            CERTIFIED.labels("issued", "").inc()
+            self._count_bundle(request.trust_bundle_sha256)
+            return answer
+
+    async def _certify(self, request: identity_pb2.CertifyRequest) -> identity_pb2.CertifyResponse:
+        asked = self._asked_for(request.identity)
+        now = asyncio.get_running_loop().time()
+        if not self._limits.take_total(now):
+            raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "limit_total", "too many requests; try again later")
+        claims, identity = await self._who(request.token)
+        if asked != identity:
+            raise RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED,
+                "identity_mismatch",
+                f"the request is for {asked.dns_name!r}, but the token is of {identity.dns_name!r}",
+            )
+        if not self._limits.take_client(claims.pod_uid, now):
+            raise RefusedError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "limit_client",
+                f"pod {claims.namespace}/{claims.pod} asks for too many certificates; try again later",
+            )
+        try:
+            key = public_key_of(request.certificate_signing_request, identity)
+        except NameMismatchError as error:
+            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "csr_name_mismatch", str(error)) from error
+        except CSRError as error:
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "csr_invalid", str(error)) from error
+        issuer = self._issuers.current
+        if issuer is None:
+            raise RefusedError(grpc.StatusCode.UNAVAILABLE, "no_issuer", f"no usable issuer: {self._issuers.problem}")
+        wall = datetime.datetime.now(datetime.UTC)
+        try:
+            issued = issue(
+                issuer,
+                key,
+                identity,
+                now=wall,
+                lifetime=self._settings.lifetime,
+                serial=x509.random_serial_number(),
+            )
+        except IssuerError as error:
+            raise RefusedError(grpc.StatusCode.UNAVAILABLE, f"issuer_{error.reason}", str(error)) from error
+        self._log.info(
+            "issued",
+            identity=identity.dns_name,
+            pod=f"{claims.namespace}/{claims.pod}",
+            serial=f"{issued.serial:x}",
+            not_after=issued.not_after.isoformat(),
+            proxy_version=request.proxy_version[:64],
+        )
+        return identity_pb2.CertifyResponse(
+            leaf_certificate=issued.leaf,
+            intermediate_certificates=issued.intermediates,
+            valid_until=int(issued.not_after.timestamp()),
+        )
+
+    def _asked_for(self, name: str) -> WorkloadIdentity:
+        try:
+            return parse_dns_name(name, self._settings.mesh_namespace, self._settings.trust_domain)
+        except InvalidNameError as error:
+            raise RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED, "identity_foreign", f"not an identity of this mesh: {error}"
+            ) from error
+
+    async def _who(self, token: bytes) -> tuple[Claims, WorkloadIdentity]:
+        try:
+            claims = await self._validator.validate(token)
+            return claims, claims.identity(self._settings.mesh_namespace, self._settings.trust_domain)
+        except TokenError as error:
+            raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, f"token_{error.reason}", str(error)) from error
+        except KubeError as error:
+            raise RefusedError(
+                grpc.StatusCode.UNAVAILABLE, "token_review_failed", f"the token could not be reviewed: {error}"
+            ) from error
+
+    def _count_bundle(self, digest: str) -> None:
+        label = digest[:16] if len(digest) == 64 and all(c in "0123456789abcdef" for c in digest) else "unknown"
+        if label not in self._bundles:
+            if len(self._bundles) >= MAX_BUNDLES:
+                label = "other"
+            self._bundles.add(label)
+        BUNDLES.labels(label).inc()
+
+
+async def _abort(context: "grpc.aio.ServicerContext[Any, Any]", status: grpc.StatusCode, message: str) -> NoReturn:
+    await context.abort(status, message[:1_000])
+    raise AssertionError("abort returned")
+
+
+def make_server(service: IdentityService) -> grpc.aio.Server:
+    """A server with its limits, not yet bound."""
+    server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=2_000)
+    identity_pb2_grpc.add_IdentityServicer_to_server(service, server)  # type: ignore[no-untyped-call]
+    return server
