@@ -117,7 +117,7 @@ class Identity:
                 async with asyncio.timeout(WAITING_NOTICE):
                     await self._ready.wait()
             except TimeoutError:
-                self._log.warn("waiting for identity", identity=self.name)
+                self._log.warning("waiting for identity", identity=self.name)
 
     async def run(self) -> None:
         """For ever: bundle, key, certificate, wait, certificate."""
@@ -141,7 +141,7 @@ class Identity:
     def _next_delay(self) -> float:
         remaining = (self.certificate.valid_until if self.certificate else 0) - self._now()
         if remaining <= 0:
-            self._log.warn("certificate is already over: is this node's clock right?", identity=self.name)
+            self._log.warning("certificate is already over: is this node's clock right?", identity=self.name)
         return refresh_delay(remaining, self._min_refresh, self._max_refresh, self._dice())
 
     async def _wait(self, delay: float) -> None:
@@ -217,7 +217,7 @@ class Identity:
             self._load(self._pair, self.certificate, bundle)
         except ValueError as error:
             # Our leaf's anchor is not among them: a new leaf may be of an issuer that is. Until then the old anchors stay.
-            self._log.warn("trust bundle does not fit our certificate", sha256=bundle.sha256, why=error)
+            self._log.warning("trust bundle does not fit our certificate", sha256=bundle.sha256, why=error)
         self._hurry.set()
 
     def families(self) -> list[tuple[str, str, str, list[tuple[tuple[tuple[str, str], ...], float]]]]:

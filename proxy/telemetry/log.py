@@ -52,7 +52,7 @@ class Log:
         """Something that needs a person."""
         self._line(0, event, fields)
 
-    def warn(self, event: str, **fields: object) -> None:
+    def warning(self, event: str, **fields: object) -> None:
         """Something that went wrong and is being handled."""
         self._line(1, event, fields)
 
