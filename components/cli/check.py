@@ -1,0 +1,235 @@
+"""`tulle check`: gather the facts, have `judge` judge them, print the findings. Exit code 0 only when all is well, 2
+when there are only warnings, else 1.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import click
+
+from components.cli import exposition, judge
+from components.cli.access import Access
+from components.cli.judge import Finding
+from components.cli.options import Globals, mesh_options
+from components.cli.output import output_option, print_json
+from components.cli.prometheus import Prometheus, is_ready
+from components.cli.target import find_target
+from components.cli.workloads import is_live, is_meshed
+from components.deploy.errors import ClusterError
+from components.deploy.refs import Ref
+from proxy.api import labels
+
+ISSUER_EXPIRY: Final = "identity_issuer_not_after_timestamp_seconds"
+LEAF_EXPIRY: Final = "control_identity_cert_expiration_timestamp_seconds"
+LEAF_REFRESH: Final = "control_identity_cert_refresh_timestamp_seconds"
+TRIAL_POD: Final = "tulle-check-trial"
+MARKS: Final = {"ok": "√", "warning": "!", "error": "×"}
+WAIT_PAUSE: Final = 2.0
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the cluster holds, asked for once."""
+
+    version: Json
+    deployments: Mapping[str, Json]
+    pods: list[Json]
+    namespaces: Mapping[str, Json]
+    webhooks: list[Json]
+    bundles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def meshed_namespaces(self) -> dict[str, Json]:
+        return {name: item for name, item in self.namespaces.items() if _asks_for_mesh(item)}
+
+
+def _asks_for_mesh(namespace: Json) -> bool:
+    metadata = namespace["metadata"]
+    annotated = (metadata.get("annotations") or {}).get(labels.INJECT) == "enabled"
+    terminating = (namespace.get("status") or {}).get("phase") == "Terminating"
+    return (annotated or (metadata.get("labels") or {}).get(labels.MESHED_NAMESPACE) == "enabled") and not terminating
+
+
+def gather(access: Access, mesh: str) -> Facts:
+    """Read everything that the checks look at, but for metrics."""
+
+    def named(items: list[Json]) -> dict[str, Json]:
+        return {str(item["metadata"]["name"]): item for item in items}
+
+    facts = Facts(
+        version=access.request("GET", "/version"),
+        deployments=named(access.list("apps/v1", "Deployment", mesh)),
+        pods=access.list("v1", "Pod"),
+        namespaces=named(access.list("v1", "Namespace")),
+        webhooks=access.list("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+    )
+    facts.bundles = {
+        space: str((found.get("data") or {}).get(labels.BUNDLE_KEY, ""))
+        for space in [mesh, *facts.meshed_namespaces]
+        if (found := access.get(Ref("v1", "ConfigMap", space, labels.BUNDLE_CONFIG_MAP))) is not None
+    }
+    return facts
+
+
+def expiries(bundle: str) -> list[float]:
+    """The end of each certificate in a PEM bundle; a bundle that cannot be read has none."""
+    from cryptography import x509
+
+    try:
+        return [found.not_valid_after_utc.timestamp() for found in x509.load_pem_x509_certificates(bundle.encode())]
+    except ValueError:
+        return []
+
+
+def run_checks(access: Access, mesh: str, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
+    """Every check in order: what rests on something comes after it."""
+    try:
+        facts = gather(access, mesh)
+    except ClusterError as error:
+        yield Finding("kubernetes-api", "error", error.problem, error.way_out)
+        return
+    yield Finding("kubernetes-api", "ok", f"{access.target} answers")
+    yield judge.kubernetes_version(facts.version)
+    if mesh not in facts.namespaces:
+        message = f"namespace {mesh} does not exist"
+        yield Finding("mesh-installed", "error", message, "Run `tulle up`, or name the mesh's with --mesh-namespace.")
+        return
+    for component in judge.CONTROL_PLANE:
+        yield judge.component_ready(component, facts.deployments.get(component))
+    yield from _certificates(access, facts, mesh, clock())
+    yield judge.webhook_configured(facts.webhooks, mesh)
+    yield _trial(access, facts)
+    yield judge.proxies_ready(facts.pods, mesh)
+    yield judge.pods_intercepted(facts.pods, facts.meshed_namespaces, mesh)
+    yield from _metrics(access, facts, mesh, clock())
+
+
+def _certificates(access: Access, facts: Facts, mesh: str, now: float) -> Iterator[Finding]:
+    source = facts.bundles.get(mesh, "")
+    anchors = expiries(source)
+    yield judge.ca_life("trust-anchors", "a trust anchor", anchors, now, "Rotate the anchor: see README, rotation.")
+    yield judge.bundle_copies(source, facts.meshed_namespaces, facts.bundles)
+    hint = "Identity reports it; see its log. A new issuer comes with `tulle up`."
+    try:
+        moments = [_issuer_expiry(access, facts, mesh)]
+    except ClusterError as error:
+        yield Finding("issuer", "error", f"identity cannot be asked: {error.problem}", hint)
+    else:
+        yield judge.ca_life("issuer", "the issuer", [m for m in moments if m is not None], now, hint)
+
+
+def _issuer_expiry(access: Access, facts: Facts, mesh: str) -> float | None:
+    ready = [pod for pod in facts.pods if _is_component(pod, "identity", mesh) and is_ready(pod)]
+    if not ready:
+        raise ClusterError("no identity pod is ready")
+    name = ready[0]["metadata"]["name"]
+    text = access.pod_get(mesh, name, labels.CONTROLLER_ADMIN_PORT, "/metrics").decode()
+    return exposition.value(text, ISSUER_EXPIRY)
+
+
+def _is_component(pod: Json, component: str, mesh: str) -> bool:
+    metadata = pod["metadata"]
+    return bool(metadata["namespace"] == mesh and (metadata.get("labels") or {}).get(labels.COMPONENT) == component)
+
+
+def _trial(access: Access, facts: Facts) -> Finding:
+    """Have the API server try a pod on: nothing is stored."""
+    namespace = next(iter(facts.meshed_namespaces), "default")
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": TRIAL_POD, "namespace": namespace, "annotations": {labels.INJECT: "enabled"}},
+        "spec": {
+            "containers": [
+                {
+                    "name": "trial",
+                    "image": "none.invalid/trial",
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "runAsNonRoot": True,
+                        "runAsUser": 65534,
+                        "capabilities": {"drop": ["ALL"]},
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                }
+            ]
+        },
+    }
+    try:
+        return judge.webhook_serves(namespace, access.create(pod, dry_run=True), "")
+    except ClusterError as error:
+        return judge.webhook_serves(namespace, None, error.problem)
+
+
+def _metrics(access: Access, facts: Facts, mesh: str, now: float) -> Iterator[Finding]:
+    deployment = facts.deployments.get("prometheus")
+    if deployment is None:
+        yield Finding(
+            "prometheus", "ok", "this mesh uses a Prometheus of its own choosing; proxies' metrics not checked"
+        )
+        return
+    yield judge.component_ready("prometheus", deployment)
+    prometheus = Prometheus(access, mesh)
+    try:
+        found = _by_pod(prometheus, LEAF_EXPIRY)
+        refreshed = _by_pod(prometheus, LEAF_REFRESH)
+    except ClusterError as error:
+        yield Finding("proxies-scraped", "error", error.problem, error.way_out or "See Prometheus' log.")
+        return
+    live = {
+        (pod["metadata"]["namespace"], pod["metadata"]["name"])
+        for pod in facts.pods
+        if is_meshed(pod, mesh) and is_live(pod)
+    }
+    found = {key: moment for key, moment in found.items() if key in live}
+    yield judge.certificates_reported(facts.pods, found, mesh, now)
+    lives = {key: moment - refreshed[key] for key, moment in found.items() if key in refreshed}
+    yield judge.leaf_life(found, lives, now)
+
+
+def _by_pod(prometheus: Prometheus, family: str) -> dict[tuple[str, str], float]:
+    samples = prometheus.query(f"max by (namespace, pod) ({family})")
+    return {(s.labels.get("namespace", ""), s.labels.get("pod", "")): s.value for s in samples}
+
+
+@click.command()
+@click.option("--wait", type=click.FloatRange(min=0), default=0, metavar="SECONDS", help="Try again until all is well.")
+@output_option
+@mesh_options
+def check(options: Globals, wait: float, output: str) -> None:
+    """Check the control plane, certificates, webhook and proxies.
+
+    Exit code 0 when all is well, 1 for an error, 2 when there are only warnings.
+    """
+    access = Access(find_target(options.kubeconfig, options.context))
+    deadline = time.monotonic() + wait
+    while True:
+        findings = list(run_checks(access, options.mesh_namespace))
+        if all(finding.status == "ok" for finding in findings) or time.monotonic() >= deadline:
+            break
+        time.sleep(min(WAIT_PAUSE, max(0.0, deadline - time.monotonic())))
+    if output == "json":
+        print_json({"ok": exit_code(findings) == 0, "checks": [finding.as_dict() for finding in findings]})
+    else:
+        show(findings)
+    raise click.exceptions.Exit(exit_code(findings))
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """What the process ends with."""
+    found = {finding.status for finding in findings}
+    return 1 if "error" in found else 2 if "warning" in found else 0
+
+
+def show(findings: list[Finding]) -> None:
+    """One line per finding, and its hint below it where something is wrong."""
+    for finding in findings:
+        click.echo(f"{MARKS[finding.status]} {finding.name}: {finding.message}")
+        if finding.hint and finding.status != "ok":
+            click.echo(f"    {finding.hint}")
+    counts = {status: sum(1 for finding in findings if finding.status == status) for status in MARKS}
+    click.echo(f"{counts['ok']} ok, {counts['warning']} warnings, {counts['error']} errors")

@@ -1,0 +1,113 @@
+"""`tulle stat`: the figures of workloads, from the mesh's Prometheus."""
+
+import re
+
+import click
+
+from components.cli.access import Access
+from components.cli.options import Globals, mesh_options
+from components.cli.output import output_option, percent, print_json, print_table
+from components.cli.prometheus import Prometheus
+from components.cli.queries import KINDS, Row, rows_of, stat_queries, vectors_by_key
+from components.cli.target import find_target
+from components.cli.workloads import names_of_kind
+from proxy.api import labels
+
+HEADINGS = (
+    "NAMESPACE",
+    "NAME",
+    "SUCCESS",
+    "RPS",
+    "P50",
+    "P95",
+    "P99",
+    "MTLS",
+    "UNMESHED_RPS",
+    "TCP_CONN",
+    "READ_B/S",
+    "WRITE_B/S",
+)
+
+
+def collect(
+    access: Access, prometheus: Prometheus, mesh: str, kind: str, namespace: str | None, window: str
+) -> list[Row]:
+    """Every row of a kind: which workloads there are from Kubernetes, their figures from Prometheus."""
+    pods = access.list("v1", "Pod", namespace or "", f"{labels.CONTROL_PLANE_NAMESPACE}={mesh}")
+    workloads = list(names_of_kind(pods, kind, mesh))
+    if not workloads:
+        return []
+    figures = {
+        name: vectors_by_key(kind, ((sample.labels, sample.value) for sample in prometheus.query(promql)))
+        for name, promql in stat_queries(kind, namespace, window).items()
+    }
+    return rows_of(kind, workloads, figures)
+
+
+def parse_resource(resource: str, name: str | None) -> tuple[str, str | None]:
+    """`deploy`, `deploy/web` or `deploy web`: the kind's label name, and the name if there is one."""
+    typed, slash, rest = resource.partition("/")
+    if typed not in KINDS:
+        raise click.BadParameter(f"{typed!r} is not a kind; known: {', '.join(KINDS)}", param_hint="RESOURCE")
+    if slash and (name or not rest):
+        raise click.BadParameter(f"{resource!r}: give a name once, as kind/name or kind name", param_hint="RESOURCE")
+    return KINDS[typed], (rest if slash else name)
+
+
+def check_window(_: click.Context, __: click.Parameter, value: str) -> str:
+    if re.fullmatch(r"[1-9][0-9]{0,4}(s|m|h|d)", value) is None:
+        raise click.BadParameter(f"{value!r} is not a length of time such as 30s, 5m or 1h")
+    return value
+
+
+@click.command()
+@click.argument("resource")
+@click.argument("name", required=False)
+@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the workloads.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Workloads of all namespaces.")
+@click.option("-w", "--window", default="1m", show_default=True, callback=check_window, help="Time to average over.")
+@output_option
+@mesh_options
+def stat(
+    options: Globals, resource: str, name: str | None, namespace: str, all_namespaces: bool, window: str, output: str
+) -> None:
+    """Success rate, requests/s, latency and mTLS share per workload.
+
+    RESOURCE is a kind (deploy, sts, ds, job, pod), or kind/name.
+    """
+    kind, wanted = parse_resource(resource, name)
+    access = Access(find_target(options.kubeconfig, options.context))
+    prometheus = Prometheus(access, options.mesh_namespace)
+    scope = None if all_namespaces else namespace
+    rows = collect(access, prometheus, options.mesh_namespace, kind, scope, window)
+    if wanted is not None:
+        rows = [row for row in rows if row.name == wanted]
+    if output == "json":
+        print_json([row.as_dict() for row in rows])
+    else:
+        print_table(HEADINGS, [table_row(row) for row in rows], right=range(2, len(HEADINGS)))
+    if not rows:
+        what = f"{kind} {wanted}" if wanted else f"{kind} with a meshed pod"
+        raise click.ClickException(f"no {what} in {'any namespace' if all_namespaces else f'namespace {namespace}'}")
+
+
+def table_row(row: Row) -> tuple[object, ...]:
+    """A row as people read it."""
+
+    def milliseconds(value: float | None) -> str | None:
+        return None if value is None else f"{value:.0f}ms" if value >= 10 else f"{value:.1f}ms"
+
+    return (
+        row.namespace,
+        row.name,
+        percent(row.success_rate),
+        f"{row.rps:.1f}",
+        milliseconds(row.latency_ms_p50),
+        milliseconds(row.latency_ms_p95),
+        milliseconds(row.latency_ms_p99),
+        percent(row.mtls_share),
+        f"{row.unmeshed_rps:.1f}",
+        row.tcp_open_connections,
+        f"{row.tcp_read_bytes_per_second:.0f}",
+        f"{row.tcp_write_bytes_per_second:.0f}",
+    )
