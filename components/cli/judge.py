@@ -96,7 +96,7 @@ def ca_life(name: str, what: str, moments: Iterable[float], now: float, hint: st
 def bundle_copies(source: str, namespaces: Iterable[str], copies: Mapping[str, str]) -> Finding:
     """Every meshed namespace has the trust bundle as the source has it."""
     name = "trust-bundle-copies"
-    wrong = [space for space in namespaces if copies.get(space, "").strip() != source.strip()]
+    wrong = [space for space in namespaces if space not in copies or copies[space].strip() != source.strip()]
     if wrong:
         return Finding(
             name,

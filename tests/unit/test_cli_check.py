@@ -1,0 +1,346 @@
+"""`tulle check`, `identity` and `version`: each judgement, and a whole run on a cluster made of plain values."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from components.cli import check, exposition, judge
+from components.cli.identity import certificate_of, identity_name, selects
+from components.cli.version import component_versions, image_version, proxy_versions
+from components.deploy.errors import ClusterError
+from proxy.api import labels
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC).timestamp()
+DAY = 86400.0
+
+
+def pod(name: str = "web", *, init: int | None = 0, ready: bool = True, meshed: bool = True, **changes: Any) -> Any:
+    inits: list[dict[str, Any]] = []
+    if init is not None:
+        inits.append({"name": "linkerd-init", "state": {"terminated": {"exitCode": init}}})
+    if meshed:
+        inits.append({"name": "linkerd-proxy", "ready": ready, "state": {"running": {}}})
+    found = {
+        "metadata": {
+            "name": name,
+            "namespace": "demo",
+            "creationTimestamp": "2029-12-31T00:00:00Z",
+            "labels": {labels.CONTROL_PLANE_NAMESPACE: "tulle"} if meshed else {},
+            "annotations": {},
+        },
+        "spec": {"containers": []},
+        "status": {"phase": "Running", "initContainerStatuses": inits},
+    }
+    found.update(changes)
+    return found
+
+
+def deployment(name: str, **status: int) -> Any:
+    full = {"readyReplicas": 1, "updatedReplicas": 1, "observedGeneration": 1}
+    return {
+        "metadata": {"name": name, "namespace": "tulle", "generation": 1},
+        "spec": {
+            "replicas": 1,
+            "template": {"spec": {"containers": [{"name": name, "image": f"localhost/{name}:abc"}]}},
+        },
+        "status": {**full, **status},
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "says"),
+    [
+        (deployment("identity"), "ok", "1 of 1"),
+        (deployment("identity", readyReplicas=0), "error", "0 of 1"),
+        (deployment("identity", updatedReplicas=0), "error", "rollout"),
+        (deployment("identity", observedGeneration=0), "error", "rollout"),
+        ({**deployment("identity"), "spec": {"replicas": 0}}, "error", "scaled to 0"),
+        (None, "error", "does not exist"),
+    ],
+)
+def test_components_are_ready_with_all_replicas(found: Any, status: str, says: str) -> None:
+    finding = judge.component_ready("identity", found)
+    assert finding.status == status
+    assert says in finding.message
+    assert bool(finding.hint) == (status != "ok")
+
+
+@pytest.mark.parametrize(
+    ("moments", "status", "says"),
+    [
+        ([NOW + 400 * DAY, NOW + 300 * DAY], "ok", "300d"),
+        ([NOW + 59 * DAY], "warning", "expires in 59d"),
+        ([NOW + 400 * DAY, NOW - DAY], "error", "expired 1d ago"),
+        ([], "error", "no a CA found"),
+    ],
+)
+def test_ca_certificates_are_judged_by_the_first_to_end(moments: list[float], status: str, says: str) -> None:
+    finding = judge.ca_life("issuer", "a CA", moments, NOW, "do")
+    assert finding.status == status
+    assert says in finding.message
+
+
+def test_leaves_are_judged_by_their_own_length() -> None:
+    key, other = ("demo", "web"), ("demo", "api")
+    assert judge.leaf_life({key: NOW + 50}, {key: 60.0}, NOW).status == "ok"
+    assert judge.leaf_life({key: NOW + 5}, {key: 60.0}, NOW).status == "warning"
+    finding = judge.leaf_life({key: NOW + 50, other: NOW - 1}, {}, NOW)
+    assert finding.status == "error"
+    assert "demo/api" in finding.message
+
+
+def test_every_namespace_needs_the_same_bundle() -> None:
+    assert judge.bundle_copies("PEM", ["demo"], {"demo": "PEM\n"}).status == "ok"
+    finding = judge.bundle_copies("PEM", ["demo", "shop"], {"demo": "OLD"})
+    assert (finding.status, "demo, shop" in finding.message) == ("error", True)
+
+
+def webhook(bundle: str = "Q0E=", namespace: str = "tulle", policy: str = "Fail") -> Any:
+    config = {"service": {"namespace": namespace, "name": "injector"}, "caBundle": bundle}
+    return {"webhooks": [{"name": "x", "failurePolicy": policy, "clientConfig": config}]}
+
+
+def test_the_webhook_is_registered_with_a_ca() -> None:
+    assert judge.webhook_configured([webhook(), webhook(policy="Ignore")], "tulle").message.startswith("2 webhooks")
+    assert "caBundle is empty" in judge.webhook_configured([webhook(""), webhook()], "tulle").message
+    assert judge.webhook_configured([webhook(namespace="linkerd")], "tulle").status == "error"
+    assert judge.webhook_configured([], "tulle").status == "error"
+
+
+def test_a_trial_pod_must_come_back_with_a_proxy() -> None:
+    injected = {"spec": {"initContainers": [{"name": "linkerd-proxy"}], "containers": []}}
+    assert judge.webhook_serves("demo", injected, "").status == "ok"
+    assert judge.webhook_serves("demo", {"spec": {}}, "").status == "error"
+    assert "no route" in judge.webhook_serves("demo", None, "no route").message
+
+
+def test_proxies_must_be_ready_while_their_pods_live() -> None:
+    assert judge.proxies_ready([pod()], "tulle").message == "1 proxies ready"
+    assert "demo/slow" in judge.proxies_ready([pod(), pod("slow", ready=False)], "tulle").message
+    done = pod("done", ready=False)
+    done["status"]["phase"] = "Succeeded"
+    assert judge.proxies_ready([done], "tulle").status == "ok"
+
+
+def test_a_meshed_pod_without_redirection_is_found() -> None:
+    spaces: dict[str, Any] = {"demo": {}}
+    assert judge.pods_intercepted([pod()], spaces, "tulle").status == "ok"
+    for broken in (pod("bad", init=1), pod("bad", init=None)):
+        finding = judge.pods_intercepted([pod(), broken], spaces, "tulle")
+        assert (finding.status, "demo/bad" in finding.message) == ("error", True)
+
+
+def test_a_pod_that_escaped_injection_is_found_unless_excused() -> None:
+    spaces: dict[str, Any] = {"demo": {}}
+    outside = pod("outside", meshed=False, init=None)
+    assert "without a proxy: demo/outside" in judge.pods_intercepted([outside], spaces, "tulle").message
+    assert judge.pods_intercepted([outside], {}, "tulle").status == "ok"
+    outside["metadata"]["annotations"][labels.INJECT] = "disabled"
+    assert judge.pods_intercepted([outside], spaces, "tulle").status == "ok"
+
+
+def test_pods_that_prometheus_does_not_know_are_found_once_they_are_old_enough() -> None:
+    assert judge.certificates_reported([pod()], {}, "tulle", NOW).status == "error"
+    assert judge.certificates_reported([pod()], {("demo", "web"): 1.0}, "tulle", NOW).status == "ok"
+    young = pod()
+    young["metadata"]["creationTimestamp"] = "2029-12-31T23:59:30Z"
+    assert judge.certificates_reported([young], {}, "tulle", NOW).status == "ok"
+
+
+def test_old_kubernetes_is_a_warning() -> None:
+    assert judge.kubernetes_version({"major": "1", "minor": "34", "gitVersion": "v1.34.4"}).status == "ok"
+    assert judge.kubernetes_version({"major": "1", "minor": "27+", "gitVersion": "v1.27.1"}).status == "warning"
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [(["ok"], 0), (["ok", "warning"], 2), (["warning", "error"], 1), ([], 0)],
+)
+def test_exit_codes(statuses: list[judge.Status], code: int) -> None:
+    assert check.exit_code([judge.Finding("x", status, "") for status in statuses]) == code
+
+
+def bundle(days: float) -> str:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "root.tulle.cluster.local")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=days))
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+class World:
+    """A cluster made of plain values, with everything in order."""
+
+    def __init__(self) -> None:
+        now = time.time()
+        self.target = "the world"
+        self.identity_metrics = f"{check.ISSUER_EXPIRY} {now + 300 * DAY}\n"
+        ready = [{"type": "Ready", "status": "True"}]
+        components = []
+        for component in (*judge.CONTROL_PLANE, "prometheus"):
+            found = pod(component)
+            found["metadata"]["namespace"] = "tulle"
+            found["metadata"]["labels"][labels.COMPONENT] = component
+            found["status"]["conditions"] = ready
+            components.append(found)
+        self.pods = [pod(), *components]
+        annotated = {"annotations": {labels.INJECT: "enabled"}}
+        self.objects: dict[str, list[Any]] = {
+            "Deployment": [deployment(name) for name in (*judge.CONTROL_PLANE, "prometheus")],
+            "Pod": self.pods,
+            "Namespace": [{"metadata": {"name": "tulle"}}, {"metadata": {"name": "demo", **annotated}}],
+            "MutatingWebhookConfiguration": [webhook(), webhook(policy="Ignore")],
+        }
+        self.bundle: str | None = bundle(3650)
+        self.injects = True
+        self.leaf = now + DAY
+
+    def request(self, *_: str) -> Any:
+        return {"major": "1", "minor": "34", "gitVersion": "v1.34.4"}
+
+    def list(self, _: str, kind: str, namespace: str = "", selector: str = "") -> Any:
+        found = self.objects[kind]
+        if selector.startswith(labels.COMPONENT):
+            component = selector.partition("=")[2]
+            found = [item for item in found if item["metadata"]["labels"].get(labels.COMPONENT) == component]
+        return found
+
+    def get(self, _: Any) -> Any:
+        return None if self.bundle is None else {"data": {labels.BUNDLE_KEY: self.bundle}}
+
+    def create(self, manifest: Any, dry_run: bool) -> Any:
+        assert dry_run
+        if self.injects:
+            manifest["spec"]["initContainers"] = [{"name": "linkerd-proxy"}]
+        return manifest
+
+    def pod_get(self, namespace: str, name: str, port: int, path: str) -> bytes:
+        if port == labels.CONTROLLER_ADMIN_PORT:
+            return self.identity_metrics.encode()
+        moment = self.leaf if check.LEAF_EXPIRY in path else self.leaf - DAY
+        rows = ",".join(
+            f'{{"metric":{{"namespace":"{found["metadata"]["namespace"]}","pod":"{found["metadata"]["name"]}"}},'
+            f'"value":[0,"{moment}"]}}'
+            for found in self.pods
+        )
+        return f'{{"status":"success","data":{{"result":[{rows}]}}}}'.encode()
+
+
+def findings(world: World) -> dict[str, judge.Finding]:
+    return {finding.name: finding for finding in check.run_checks(world, "tulle")}  # type: ignore[arg-type]
+
+
+def test_a_world_in_order_is_well() -> None:
+    found = findings(World())
+    assert {finding.name: finding.message for finding in found.values() if finding.status != "ok"} == {}
+    assert {"control-plane-identity", "trust-anchors", "issuer", "webhook-serves", "proxies-ready", "pods-intercepted",
+            "proxies-scraped", "proxy-certificates"} <= set(found)  # fmt: skip
+
+
+def test_each_thing_that_breaks_is_named() -> None:
+    def broken(**changes: Any) -> set[str]:
+        world = World()
+        for name, value in changes.items():
+            setattr(world, name, value)
+        return {finding.name for finding in findings(world).values() if finding.status == "error"}
+
+    assert broken(injects=False) == {"webhook-serves"}
+    assert broken(bundle=None) == {"trust-anchors", "trust-bundle-copies"}
+    assert broken(bundle="not PEM") == {"trust-anchors"}
+    assert broken(bundle=bundle(0.00001)) <= {"trust-anchors"}
+    assert broken(identity_metrics="") == {"issuer"}
+    assert broken(leaf=time.time() - 1) == {"proxy-certificates"}
+
+
+def test_a_missing_mesh_is_said_once() -> None:
+    world = World()
+    world.objects["Namespace"] = []
+    assert [name for name, f in findings(world).items() if f.status == "error"] == ["mesh-installed"]
+
+
+EXPOSITION = """\
+# HELP a help
+# TYPE a counter
+a 1
+a_total 9
+a{x="1",y="q\\"u}o\\\\te"} 2.5
+b{x="1"} 7 1700000000
+"""
+
+
+def test_one_family_is_read_out_of_an_exposition() -> None:
+    assert list(exposition.series(EXPOSITION, "a")) == [({}, 1.0), ({"x": "1", "y": 'q"u}o\\te'}, 2.5)]
+    assert list(exposition.series(EXPOSITION, "b")) == [({"x": "1"}, 7.0)]
+    assert exposition.value(EXPOSITION, "a") == 2.5
+    assert exposition.value(EXPOSITION, "none") is None
+
+
+def meshed_pod() -> Any:
+    env = [
+        {"name": "TULLE_PROXY_MESH_NAMESPACE", "value": "tulle"},
+        {"name": "TULLE_PROXY_TRUST_DOMAIN", "value": "c.l"},
+    ]
+    found = pod()
+    found["spec"] = {
+        "initContainers": [{"name": "linkerd-proxy", "env": env}],
+        "containers": [],
+        "serviceAccountName": "sa",
+    }
+    return found
+
+
+def test_identity_is_what_the_proxy_was_told() -> None:
+    assert identity_name(meshed_pod()) == "sa.demo.serviceaccount.identity.tulle.c.l"
+
+
+class Proxy:
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+
+    def pod_get(self, *_: Any) -> bytes:
+        if self.text is None:
+            raise ClusterError("port-forward failed")
+        return self.text.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "left", "error"),
+    [
+        (f"{check.LEAF_EXPIRY} {NOW + 60}\n", 60, ""),
+        (f"{check.LEAF_EXPIRY} {NOW - 60}\n", -60, "the certificate has expired"),
+        ("", None, "the proxy has no certificate"),
+        (f"{check.LEAF_EXPIRY} 0\n", None, "the proxy has no certificate"),
+        (None, None, "port-forward failed"),
+    ],
+)
+def test_a_pods_certificate(text: str | None, left: int | None, error: str) -> None:
+    found = certificate_of(Proxy(text), meshed_pod(), NOW)  # type: ignore[arg-type]
+    assert (found.seconds_left, found.error) == (left, error)
+
+
+def test_identity_selects_pods_by_name_or_workload() -> None:
+    found = meshed_pod()
+    assert selects(found, None)
+    assert selects(found, "pod/web")
+    assert not selects(found, "pod/api")
+    assert not selects(found, "deploy/web")
+    found["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": "web-1", "controller": True}]
+    found["metadata"]["labels"]["pod-template-hash"] = "1"
+    assert selects(found, "deploy/web")
+    assert selects(found, "deploy")
+
+
+def test_versions_are_what_runs() -> None:
+    assert component_versions([deployment("identity")]) == {"identity": "abc"}
+    assert image_version("r:5000/a/b@sha256:12") == "sha256:12"
+    assert image_version("r:5000/a/b") == "latest"
+    first = pod()
+    first["metadata"]["annotations"][labels.PROXY_VERSION] = "1"
+    assert proxy_versions([first, pod(), pod("x", meshed=False)], "tulle") == {"1": 1, "unknown": 1}
