@@ -8,7 +8,7 @@ nothing was missed. What the objects mean belongs to whoever gives the callback.
 import asyncio
 import random
 from collections.abc import Callable, Hashable, Mapping
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
@@ -29,7 +29,9 @@ Handler = Callable[[T | None, T | None], None]
 
 
 class Reflector(Generic[K, T]):
-    """The copy. `handler(old, new)` is called for each difference: (None, new) added, (old, new) changed, (old, None)
+    """The copy. Objects are decoded into `type_` and, given `convert`, kept as what it makes of them.
+
+    `handler(old, new)` is called for each difference: (None, new) added, (old, new) changed, (old, None)
     removed.
     """
 
@@ -37,10 +39,11 @@ class Reflector(Generic[K, T]):
         self,
         kube: Kube,
         kind: Kind,
-        type_: type[T],
+        type_: type[Any],
         key: Callable[[T], K],
         handler: Handler[T],
         *,
+        convert: Callable[[Any], T] | None = None,
         namespace: str | None = None,
         selectors: Mapping[str, str] | None = None,
         resync_seconds: float = RESYNC_SECONDS,
@@ -50,6 +53,8 @@ class Reflector(Generic[K, T]):
         self._type = type_
         self._key = key
         self._handler = handler
+        self._convert: Callable[[Any], T] = convert if convert is not None else lambda item: item
+        self.name = kind.plural
         self._namespace = namespace
         self._selectors = selectors
         self._resync_seconds = resync_seconds
@@ -83,7 +88,7 @@ class Reflector(Generic[K, T]):
     async def _list(self) -> str:
         version, found = await self._kube.list(self._kind, self._type, self._namespace, self._selectors)
         self.lists += 1
-        current = {self._key(item): item for item in found}
+        current = {self._key(item): item for item in map(self._convert, found)}
         for key in [key for key in self.objects if key not in current]:
             self._set(key, None)
         for key, item in current.items():
@@ -107,7 +112,8 @@ class Reflector(Generic[K, T]):
                     failures = 0
                     version = change.version
                     if change.value is not None:
-                        self._set(self._key(change.value), None if change.type == "DELETED" else change.value)
+                        item = self._convert(change.value)
+                        self._set(self._key(item), None if change.type == "DELETED" else item)
             except KubeError as error:
                 # One broken connection is common (an API server restarts); twice in a row, nothing is sure any more:
                 # list.

@@ -1,0 +1,77 @@
+"""The caches behind discovery: does I/O. Reflectors feed the index, the index says what changed, the publisher tells
+who watches.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import structlog
+from prometheus_client import Gauge
+
+from components.destination import objects
+from components.destination.index import Address, Index
+from components.destination.model import Mesh, namespace_facts, pod_facts, service_facts, slice_facts
+from components.destination.publisher import Publisher
+from components.kube.client import ENDPOINT_SLICES, NAMESPACES, PODS, SERVICES, Kind, Kube
+from components.kube.reflector import Reflector
+
+F = TypeVar("F")
+
+OBJECTS = Gauge("tulle_destination_objects", "Objects in the caches", ["kind"])
+
+
+class Cluster:
+    """The four caches."""
+
+    def __init__(self, kube: Kube, mesh: Mesh, index: Index, publisher: Publisher) -> None:
+        self._kube = kube
+        self._publisher = publisher
+        self._log = structlog.get_logger()
+        self.synced = asyncio.Event()
+        self._reflectors: list[Reflector[Any, Any]] = [
+            self._reflect(
+                NAMESPACES, objects.Namespace, namespace_facts, lambda each: each.name, index.apply_namespace
+            ),
+            self._reflect(PODS, objects.Pod, lambda pod: pod_facts(pod, mesh), lambda each: each.key, index.apply_pod),
+            self._reflect(SERVICES, objects.Service, service_facts, lambda each: each.key, index.apply_service),
+            self._reflect(
+                ENDPOINT_SLICES, objects.EndpointSlice, slice_facts, lambda each: each.key, index.apply_slice
+            ),
+        ]
+
+    def __repr__(self) -> str:
+        return f"Cluster({', '.join(map(repr, self._reflectors))})"
+
+    def waiting_for(self) -> str | None:
+        """The caches that are not filled yet."""
+        missing = [each.name for each in self._reflectors if not each.synced.is_set()]
+        return f"caches of {', '.join(missing)}" if missing else None
+
+    async def run(self) -> None:
+        """Fill and follow, for ever."""
+        async with asyncio.TaskGroup() as group:
+            for reflector in self._reflectors:
+                group.create_task(reflector.run())
+            for reflector in self._reflectors:
+                await reflector.synced.wait()
+            self.synced.set()
+
+    def _reflect(
+        self,
+        kind: Kind,
+        type_: type[Any],
+        convert: Callable[[Any], F],
+        key: Callable[[F], Any],
+        apply: Callable[[F | None, F | None], set[Address]],
+    ) -> Reflector[Any, F]:
+        gauge = OBJECTS.labels(kind.plural)
+
+        def handle(old: F | None, new: F | None) -> None:
+            gauge.inc((new is not None) - (old is not None))
+            problem = getattr(new, "problem", "")
+            if problem and problem != getattr(old, "problem", ""):
+                self._log.warning("bad_annotation", kind=kind.plural, object=key(new), error=problem)  # type: ignore[arg-type]
+            self._publisher.mark(apply(old, new))
+
+        return Reflector(self._kube, kind, type_, key, handle, convert=convert)

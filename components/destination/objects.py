@@ -1,0 +1,153 @@
+"""The parts of Kubernetes objects that discovery reads, as the API writes them: pure. Everything else is dropped while
+decoding.
+"""
+
+import msgspec
+
+
+class OwnerReference(msgspec.Struct, frozen=True):
+    """Who made an object."""
+
+    kind: str
+    name: str
+    controller: bool | None = None
+
+
+class Meta(msgspec.Struct, frozen=True, rename="camel"):
+    """Any object's metadata."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+    owner_references: list[OwnerReference] | None = None
+    deletion_timestamp: str | None = None
+
+
+class EnvVar(msgspec.Struct, frozen=True):
+    """A variable given by value."""
+
+    name: str
+    value: str = ""
+
+
+class ContainerPort(msgspec.Struct, frozen=True, rename="camel"):
+    """A port that a container declares."""
+
+    container_port: int
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class Container(msgspec.Struct, frozen=True):
+    """A container."""
+
+    name: str
+    args: list[str] | None = None
+    env: list[EnvVar] | None = None
+    ports: list[ContainerPort] | None = None
+
+
+class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+    """A Pod's spec."""
+
+    containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
+    node_name: str = ""
+    service_account_name: str = ""
+    host_network: bool = False
+
+
+class PodIP(msgspec.Struct, frozen=True):
+    """One of a Pod's addresses."""
+
+    ip: str = ""
+
+
+class PodStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """A Pod's status."""
+
+    phase: str = ""
+    pod_ip: str = msgspec.field(default="", name="podIP")
+    pod_ips: list[PodIP] | None = msgspec.field(default=None, name="podIPs")
+
+
+class Pod(msgspec.Struct, frozen=True):
+    """A Pod."""
+
+    metadata: Meta
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+
+class ServicePort(msgspec.Struct, frozen=True):
+    """A port of a Service."""
+
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class ServiceSpec(msgspec.Struct, frozen=True):
+    """A Service's spec."""
+
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
+    ports: list[ServicePort] | None = None
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A Service."""
+
+    metadata: Meta
+    spec: ServiceSpec = ServiceSpec()
+
+
+class Conditions(msgspec.Struct, frozen=True):
+    """An endpoint's state; what is absent is taken as the API says: ready, serving, not terminating."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class TargetRef(msgspec.Struct, frozen=True):
+    """The object behind an endpoint."""
+
+    kind: str = ""
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+
+
+class SliceEndpoint(msgspec.Struct, frozen=True, rename="camel"):
+    """An endpoint."""
+
+    addresses: list[str]
+    conditions: Conditions = Conditions()
+    target_ref: TargetRef | None = None
+    zone: str | None = None
+
+
+class SlicePort(msgspec.Struct, frozen=True):
+    """A port of all endpoints of a slice."""
+
+    port: int | None = None
+    name: str | None = None
+    protocol: str | None = None
+
+
+class EndpointSlice(msgspec.Struct, frozen=True, rename="camel"):
+    """An EndpointSlice."""
+
+    metadata: Meta
+    address_type: str = ""
+    endpoints: list[SliceEndpoint] | None = None
+    ports: list[SlicePort] | None = None
+
+
+class Namespace(msgspec.Struct, frozen=True):
+    """A Namespace."""
+
+    metadata: Meta

@@ -1,0 +1,44 @@
+"""Views as messages of the contract: pure."""
+
+from components.destination.index import EndpointView, Kind, View
+from proxy.api import destination_pb2 as pb
+
+_KINDS = {
+    Kind.SERVICE: pb.Kind.KIND_SERVICE,
+    Kind.POD: pb.Kind.KIND_POD,
+    Kind.EXTERNAL: pb.Kind.KIND_EXTERNAL,
+}
+
+
+def snapshot(view: View) -> pb.Update:
+    """A view as a whole."""
+    return pb.Update(
+        snapshot=pb.Snapshot(
+            kind=_KINDS[view.kind],
+            protocol=_protocol(view.opaque),
+            authority=view.authority,
+            labels=dict(view.labels),
+            endpoints=[_endpoint(each) for each in view.endpoints.values()],
+        )
+    )
+
+
+def update(old: View, new: View) -> pb.Update | None:
+    """What brings a proxy from one view to another: nothing, a delta, or a snapshot if more than endpoints differ."""
+    if (old.kind, old.opaque, old.authority, old.labels) != (new.kind, new.opaque, new.authority, new.labels):
+        return snapshot(new)
+    upsert = [each for address, each in new.endpoints.items() if old.endpoints.get(address) != each]
+    remove = [address for address in old.endpoints if address not in new.endpoints]
+    if not upsert and not remove:
+        return None
+    return pb.Update(delta=pb.Delta(upsert=[_endpoint(each) for each in upsert], remove=remove))
+
+
+def _endpoint(view: EndpointView) -> pb.Endpoint:
+    return pb.Endpoint(
+        address=view.address, identity=view.identity, protocol=_protocol(view.opaque), labels=dict(view.labels)
+    )
+
+
+def _protocol(opaque: bool) -> pb.Protocol:
+    return pb.Protocol.PROTOCOL_OPAQUE if opaque else pb.Protocol.PROTOCOL_DETECT
