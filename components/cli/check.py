@@ -21,7 +21,7 @@ from components.deploy.errors import ClusterError
 from components.deploy.refs import Ref
 from proxy.api import labels
 
-ISSUER_EXPIRY: Final = "identity_issuer_not_after_timestamp_seconds"
+ISSUER_EXPIRY: Final = "tulle_identity_issuer_expiry_timestamp_seconds"
 LEAF_EXPIRY: Final = "control_identity_cert_expiration_timestamp_seconds"
 LEAF_REFRESH: Final = "control_identity_cert_refresh_timestamp_seconds"
 TRIAL_POD: Final = "tulle-check-trial"
@@ -119,7 +119,7 @@ def _certificates(access: Access, facts: Facts, mesh: str, now: float) -> Iterat
     except ClusterError as error:
         yield Finding("issuer", "error", f"identity cannot be asked: {error.problem}", hint)
     else:
-        yield judge.ca_life("issuer", "the issuer", [m for m in moments if m is not None], now, hint)
+        yield judge.ca_life("issuer", "the issuer", [m for m in moments if m], now, hint)
 
 
 def _issuer_expiry(access: Access, facts: Facts, mesh: str) -> float | None:

@@ -1,0 +1,73 @@
+"""What holds for every suite: time budgets, and a report of what was skipped and why.
+
+A suite is a folder of `tests/`. Its budget is a promise to whoever waits for `make test`; going over it is said loudly,
+and is a failure with CI=true.
+"""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+BUDGETS: Final = {
+    "architecture": 60,
+    "unit": 240,
+    "wire": 300,
+    "mesh": 420,
+    "iac": 300,
+    "policies": 60,
+    "ansible": 120,
+    "web": 60,
+    "kube": 1200,
+}
+"""Seconds for each suite on two cores, the cluster already running: 45 minutes in all."""
+
+TESTS: Final = Path(__file__).parent
+_spent: dict[str, float] = defaultdict(float)
+
+
+def suite_of(path: Path) -> str:
+    """The suite a test file belongs to: its folder, or its name where it lies directly in `tests/`."""
+    relative = path.relative_to(TESTS) if path.is_relative_to(TESTS) else path
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem.removeprefix("test_")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Every second counts for the suite in which it was spent, fixtures included."""
+    begun = time.monotonic()
+    yield
+    _spent[suite_of(item.path)] += time.monotonic() - begun
+
+
+def over_budget() -> list[str]:
+    """Suites that took longer than they may."""
+    return [suite for suite, seconds in _spent.items() if seconds > BUDGETS.get(suite, 300)]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI a suite over its budget fails the run."""
+    if over_budget() and os.environ.get("CI") == "true" and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Each suite's time against its budget, then what was skipped and why."""
+    report = terminalreporter
+    report.section("time per suite")
+    for suite, seconds in sorted(_spent.items()):
+        budget = BUDGETS.get(suite, 300)
+        report.write_line(f"{suite:14} {seconds:7.1f} s of {budget} s{'  OVER BUDGET' if seconds > budget else ''}")
+    skipped: dict[str, int] = defaultdict(int)
+    for found in report.stats.get("skipped", []):
+        reason = found.longrepr[2] if isinstance(found.longrepr, tuple) else str(found.longrepr)
+        skipped[reason.removeprefix("Skipped: ")] += 1
+    report.section("skipped")
+    for reason, count in sorted(skipped.items()):
+        report.write_line(f"SKIPPED {count}: {reason}")
+    if not skipped:
+        report.write_line("nothing")

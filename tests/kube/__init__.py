@@ -1,0 +1,1 @@
+"""End to end: the mesh on Tulle's own local cluster, seen from outside."""

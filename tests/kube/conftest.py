@@ -1,0 +1,83 @@
+"""The cluster, and namespaces on it. Without a cluster these tests are skipped, loudly; in CI as root that is a
+failure.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from components.cli.check import run_checks
+from components.deploy.errors import DeployError
+from tests.kit import objects
+from tests.kit.cluster import MESH, Kube
+from tests.kit.waiting import until
+
+NewNamespace = Callable[[bool], str]
+
+
+def unavailable(reason: str) -> None:
+    """Skip, or fail where a skip would hide that nothing was tested."""
+    if os.environ.get("CI") == "true" and os.geteuid() == 0:
+        pytest.fail(f"end-to-end tests cannot run: {reason}", pytrace=False)
+    pytest.skip(f"end-to-end test: {reason}")
+
+
+@pytest.fixture(scope="session")
+def kube() -> Iterator[Kube]:
+    """The local cluster with a mesh on it that is well."""
+    if reason := Kube.missing():
+        unavailable(reason)
+    try:
+        cluster = Kube()
+        cluster.version()
+    except DeployError as error:
+        unavailable(error.problem)
+        raise AssertionError from error
+
+    def well() -> bool:
+        findings = [finding for finding in run_checks(cluster, MESH) if finding.status == "error"]
+        well.problems = "; ".join(f"{finding.name}: {finding.message}" for finding in findings)  # type: ignore[attr-defined]
+        return not findings
+
+    try:
+        until("a mesh that `tulle check` calls well", well, 120, 2)
+    except AssertionError:
+        unavailable(f"the mesh is not well: {well.problems}")  # type: ignore[attr-defined]
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
+def image(kube: Kube) -> str:
+    """The image that holds the demo's programs."""
+    return kube.image()
+
+
+@pytest.fixture
+def new_namespace(kube: Kube) -> Iterator[NewNamespace]:
+    """Makes namespaces, meshed or not, that are gone after the test."""
+    made: list[str] = []
+
+    def make(meshed: bool) -> str:
+        name = f"test-{'meshed' if meshed else 'plain'}-{secrets.token_hex(3)}"
+        made.append(name)
+        kube.put(objects.namespace(name, meshed))
+        return name
+
+    yield make
+    for name in made:
+        kube.remove_namespace(name)
+
+
+@pytest.fixture
+def meshed(new_namespace: NewNamespace) -> str:
+    """A meshed namespace."""
+    return new_namespace(True)
+
+
+@pytest.fixture
+def plain(new_namespace: NewNamespace) -> str:
+    """A namespace outside the mesh."""
+    return new_namespace(False)
