@@ -1,0 +1,1 @@
+"""Real proxies, kernels and peers on one machine; no cluster."""
