@@ -101,6 +101,10 @@ class Capture:
             if flow[0] == source and flow[2] == destination
         ]
 
+    def touching(self, address: str) -> list[tuple[Flow, bytes]]:
+        """Every direction that an address has part in, with its bytes."""
+        return [(flow, stream.data) for flow, stream in list(self._streams.items()) if address in (flow[0], flow[2])]
+
     def reverse(self, flow: Flow) -> bytes:
         """The other direction of a connection."""
         stream = self._streams.get((flow[2], flow[3], flow[0], flow[1]))

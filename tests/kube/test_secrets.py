@@ -1,0 +1,119 @@
+"""No private key of the mesh in any state, log, diff or event: searched for by value, not by name."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from components.deploy.refs import Ref
+from components.deploy.target import local_kubeconfig
+from proxy.api import labels
+from tests.kit.cluster import MESH, Kube
+
+KEEPERS: Final = {(MESH, labels.ISSUER_SECRET), (labels.TRUST_NAMESPACE, labels.ANCHOR_SECRET)}
+"""The only objects that may hold a private key of the mesh."""
+KINDS: Final = (
+    ("v1", "Secret"), ("v1", "ConfigMap"), ("v1", "Event"), ("v1", "Pod"), ("v1", "Namespace"), ("v1", "Service"),
+    ("apps/v1", "Deployment"), ("apps/v1", "ReplicaSet"), ("coordination.k8s.io/v1", "Lease"),
+    ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+)  # fmt: skip
+MAX_FILE: Final = 8 * 1024 * 1024
+
+
+def traces(pem: bytes) -> list[bytes]:
+    """The ways in which one key could be written down: number, DER and PEM, in hex and base64."""
+    key = load_pem_private_key(pem, None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    number = key.private_numbers().private_value.to_bytes(32, "big")
+    forms = [number, number.hex().encode(), base64.b64encode(number).rstrip(b"=")]
+    for form in (serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL):
+        der = key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption())
+        text = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+        body = text.splitlines()[1]
+        # A Secret's data, and a PEM inside JSON, are this text again in base64; lines keep its beginning recognisable.
+        forms += [der.hex().encode(), body, base64.b64encode(text)[:80]]
+    return forms
+
+
+def keys(kube: Kube) -> list[bytes]:
+    found = [kube.get(Ref("v1", "Secret", namespace, name)) for namespace, name in sorted(KEEPERS)]
+    pems = [base64.b64decode(secret["data"]["tls.key"]) for secret in found if secret is not None]
+    assert len(pems) == 2, "the anchor's and the issuer's keys are where they belong"
+    return [trace for pem in pems for trace in traces(pem)]
+
+
+def objects_of(kube: Kube) -> Iterator[tuple[str, bytes]]:
+    for api_version, kind in KINDS:
+        for item in kube.list(api_version, kind):
+            place = (item["metadata"].get("namespace", ""), item["metadata"]["name"])
+            if kind == "Secret" and place in KEEPERS:
+                continue
+            text = json.dumps(item).encode()
+            decoded = (
+                b"".join(base64.b64decode(v) for v in (item.get("data") or {}).values()) if kind == "Secret" else b""
+            )
+            yield f"{kind} {'/'.join(place)}", text + decoded
+
+
+def logs_of(kube: Kube) -> Iterator[tuple[str, bytes]]:
+    for pod in kube.list("v1", "Pod"):
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        if namespace not in (MESH, "demo"):
+            continue
+        status = pod["status"]
+        for entry in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+            if entry.get("containerID"):
+                yield f"log of {namespace}/{name}/{entry['name']}", kube.logs(namespace, name, entry["name"]).encode()
+
+
+def files_of_this_tree() -> Iterator[tuple[str, bytes]]:
+    root = Path(__file__).parents[2]
+    state = local_kubeconfig(os.environ).parent
+    for folder in (root / "build", state):
+        for path in sorted(folder.rglob("*")):
+            # etcd is where Kubernetes keeps Secrets, and containers' mounts are those Secrets: both are
+            # the cluster itself.
+            inside = path.relative_to(folder).parts
+            if (
+                {"etcd", "kubelet", "containerd", "run", "pods"} & set(inside)
+                or not path.is_file()
+                or path.is_symlink()
+            ):
+                continue
+            if path.stat().st_size <= MAX_FILE:
+                yield str(path), path.read_bytes()
+
+
+def preview() -> Iterator[tuple[str, bytes]]:
+    command = [sys.executable, "-m", "components.cli.main", "preview", "--stack", "local"]
+    for form in ("text", "json"):
+        done = subprocess.run([*command, "-o", form], capture_output=True, timeout=240, cwd=Path(__file__).parents[2])
+        assert done.returncode == 0, done.stderr.decode()
+        yield f"preview as {form}", done.stdout + done.stderr
+
+
+def test_the_search_finds_a_key_where_there_is_one(kube: Kube) -> None:
+    wanted = keys(kube)
+    keeper = kube.get(Ref("v1", "Secret", MESH, labels.ISSUER_SECRET))
+    assert any(trace in json.dumps(keeper).encode() for trace in wanted)
+
+
+def test_no_private_key_in_any_object_event_log_state_or_diff(kube: Kube) -> None:
+    wanted = keys(kube)
+    searched = 0
+    found = []
+    for source in (objects_of(kube), logs_of(kube), files_of_this_tree(), preview()):
+        for place, data in source:
+            searched += 1
+            if any(trace in data for trace in wanted):
+                found.append(place)
+    assert found == []
+    assert searched > 50
