@@ -8,6 +8,8 @@ cdef enum:
 cdef class Series:
     cdef readonly tuple labels       # ((name, value), ...) in the order they are exposed
     cdef public int64_t touched_ns   # last change; idle series are dropped
+    cdef public bint is_pinned       # held by a live endpoint: not dropped however idle
+    cdef public bint is_dropped      # no longer exposed: whoever holds it must ask its table again
 
 
 cdef class TCPSeries(Series):

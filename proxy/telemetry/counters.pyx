@@ -54,15 +54,10 @@ cdef class ResponseSeries:
         self.latency_count += 1
         self.latency_sum_ms += elapsed_ns // 1_000_000
 
-    def bucket_counts(self) -> list:
-        """Cumulative counts, one per bound and a last one for +Inf, as Prometheus expects."""
-        cdef int64_t total = 0
+    def counts(self) -> list:
+        """Counts per bucket, not cumulative; the last is for +Inf."""
         cdef int index
-        counts = []
-        for index in range(LATENCY_BUCKETS):
-            total += self.buckets[index]
-            counts.append(total)
-        return counts
+        return [self.buckets[index] for index in range(LATENCY_BUCKETS)]
 
 
 cdef class RequestSeries(Series):

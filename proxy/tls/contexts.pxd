@@ -14,3 +14,4 @@ cdef class TLSContexts:
     cdef public TLSContext server
     cdef public TLSContext client
     cdef readonly int generation
+    cdef readonly str identity

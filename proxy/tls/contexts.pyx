@@ -124,13 +124,46 @@ cdef class TLSContext:
             openssl.SSL_CTX_free(self.ctx)
 
 
+    def verify_own(self, str identity):
+        """Raise TLSConfigError unless peers will accept the loaded leaf as `identity`: chain, dates, key usage and name."""
+        cdef openssl.X509* leaf = openssl.SSL_CTX_get0_certificate(self.ctx)
+        cdef openssl.stack_st_X509* chain = NULL
+        cdef openssl.X509_STORE_CTX* check = openssl.X509_STORE_CTX_new()
+        cdef int error = 0
+        cdef bytes name = identity.encode()
+        openssl.SSL_CTX_get0_chain_certs(self.ctx, &chain)
+        try:
+            if leaf == NULL or check == NULL or openssl.X509_STORE_CTX_init(
+                check, openssl.SSL_CTX_get_cert_store(self.ctx), leaf, chain
+            ) != 1:
+                raise TLSConfigError(f"the certificate cannot be checked: {last_error()}")
+            openssl.X509_STORE_CTX_set_purpose(
+                check, openssl.X509_PURPOSE_SSL_SERVER if self.is_server else openssl.X509_PURPOSE_SSL_CLIENT
+            )
+            if openssl.X509_verify_cert(check) != 1:
+                error = openssl.X509_STORE_CTX_get_error(check)
+                raise TLSConfigError(
+                    f"peers would refuse the certificate: {openssl.X509_verify_cert_error_string(error).decode()}"
+                )
+            if openssl.X509_check_host(leaf, name, len(name), openssl.X509_CHECK_FLAG_NO_WILDCARDS, NULL) != 1:
+                raise TLSConfigError(f"the certificate is not for {identity}")
+        finally:
+            openssl.X509_STORE_CTX_free(check)
+            openssl.ERR_clear_error()
+
+
 cdef class TLSContexts:
     """What the listeners and dialers of one proxy use; empty until the first certificate arrives."""
+
+    def __init__(self, str identity not None):
+        self.identity = identity
 
     def load(self, list chain_der, bytes key_der, bytes bundle_pem):
         """Replace both contexts. Raises TLSConfigError and leaves the old ones in place."""
         server = TLSContext(chain_der, key_der, bundle_pem, True)
         client = TLSContext(chain_der, key_der, bundle_pem, False)
+        server.verify_own(self.identity)
+        client.verify_own(self.identity)
         self.server = server
         self.client = client
         self.generation += 1

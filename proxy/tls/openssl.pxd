@@ -65,6 +65,18 @@ cdef extern from "openssl/x509v3.h" nogil:
     long X509_V_ERR_CERT_NOT_YET_VALID
     ctypedef struct X509_STORE
     int X509_STORE_add_cert(X509_STORE* s, X509* x)
+    ctypedef struct X509_STORE_CTX
+    ctypedef struct stack_st_X509 "STACK_OF(X509)":
+        pass
+    X509_STORE_CTX* X509_STORE_CTX_new()
+    void X509_STORE_CTX_free(X509_STORE_CTX* c)
+    int X509_STORE_CTX_init(X509_STORE_CTX* c, X509_STORE* s, X509* leaf, stack_st_X509* chain)
+    int X509_STORE_CTX_set_purpose(X509_STORE_CTX* c, int purpose)
+    int X509_STORE_CTX_get_error(const X509_STORE_CTX* c)
+    int X509_verify_cert(X509_STORE_CTX* c)
+    int X509_check_host(X509* x, const char* name, size_t n, unsigned int flags, char** peername)
+    int X509_PURPOSE_SSL_CLIENT
+    int X509_PURPOSE_SSL_SERVER
 
 cdef extern from "openssl/ssl.h" nogil:
     ctypedef struct SSL
@@ -88,6 +100,8 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_CTX_check_private_key(SSL_CTX* c)
     long SSL_CTX_add1_chain_cert(SSL_CTX* c, X509* x)
     X509_STORE* SSL_CTX_get_cert_store(SSL_CTX* c)
+    X509* SSL_CTX_get0_certificate(const SSL_CTX* c)
+    long SSL_CTX_get0_chain_certs(SSL_CTX* c, stack_st_X509** chain)
     void SSL_CTX_set_verify(SSL_CTX* c, int mode, void* cb)
     int SSL_CTX_set_purpose(SSL_CTX* c, int purpose)
     void SSL_CTX_set_alpn_select_cb(SSL_CTX* c, int (*cb)(SSL*, const unsigned char**, unsigned char*, const unsigned char*, unsigned int, void*), void* arg)

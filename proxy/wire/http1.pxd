@@ -92,7 +92,7 @@ cdef class MessageReader:
     cdef Event end_of_input(self)
     cdef void restart(self)
     cdef bint is_idle(self)
-    cdef bint at_head(self)
+    cdef bint body_is_read(self)
     cdef Event fail(self, int status, str error)
     cdef Event read_head(self, const char** cursor, const char* end)
     cdef Event read_trailers(self, const char** cursor, const char* end)

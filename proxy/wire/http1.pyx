@@ -156,8 +156,9 @@ cdef class MessageReader:
         """Between messages, with no byte of the next one seen."""
         return self.state == HEAD and self.held_size == 0
 
-    cdef bint at_head(self):
-        return self.state == HEAD
+    cdef bint body_is_read(self):
+        """The message in hand has no byte outstanding."""
+        return self.state == DONE
 
     cdef Event fail(self, int status, str error):
         self.state = FAILED

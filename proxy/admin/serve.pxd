@@ -1,0 +1,16 @@
+# The admin port on the data plane's own HTTP/1 server.
+from proxy.inbound.accept cimport Inbound, InboundConnection
+from proxy.stack.exchange cimport Dispatcher, Exchange
+from proxy.stack.http1_server cimport Router
+
+
+cdef class AdminInbound(Inbound):
+    cdef readonly object admin
+
+
+cdef class AdminDispatcher(Dispatcher):
+    cdef AdminRouter router
+
+
+cdef class AdminRouter(Router):
+    cdef object admin, peer, method, target, fields

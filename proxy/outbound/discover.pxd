@@ -1,0 +1,42 @@
+# What stands behind the addresses that the application dials.
+from proxy.io.reactor cimport Reactor, Timer
+from proxy.stack.balance cimport Balancer, Limits
+from proxy.stack.endpoint cimport Endpoint
+from proxy.tls.contexts cimport TLSContexts
+
+
+cdef class Waiter:
+    cdef void discovered(self, Destination destination)
+
+
+cdef class WaitTimer(Timer):
+    cdef Destination destination
+
+
+cdef class Destination:
+    """One original destination: its endpoints, and who waits to hear of them."""
+    cdef readonly str address
+    cdef Balancer balancer
+    cdef readonly bint is_known, is_opaque
+    cdef readonly tuple labels        # `dst_` labels that hold for every endpoint
+    cdef readonly str authority
+    cdef Destinations owner
+    cdef object watch
+    cdef list waiters
+    cdef WaitTimer timer
+    cdef public int users             # connections that go there now
+    cdef long long idle_since_ns
+    cdef Endpoint endpoint(self, str address, identity, tuple labels, str no_tls_reason, bint is_opaque)
+    cdef void wait(self, Waiter waiter)
+    cdef void release(self)
+    cdef void tell(self)
+
+
+cdef class Destinations:
+    cdef readonly Reactor reactor
+    cdef readonly TLSContexts tls
+    cdef readonly object settings, registry, log, discovery
+    cdef Limits limits
+    cdef readonly dict known          # address text -> Destination
+    cdef frozenset own_addresses
+    cdef Destination get(self, str address)

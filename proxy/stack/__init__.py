@@ -1,0 +1,4 @@
+"""What a request passes through between its connections: exchange, balancing, queueing, failfast, retry.
+
+Compiled and shared by `proxy.inbound` and `proxy.outbound`, which decide where requests go and what they are counted as.
+"""

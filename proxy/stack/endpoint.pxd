@@ -1,0 +1,29 @@
+# One address that requests can be sent to, with what it has cost so far.
+from libc.stdint cimport int64_t
+
+from proxy.io.address cimport Address
+from proxy.telemetry.counters cimport RequestSeries, TCPSeries
+
+
+cdef class Endpoint:
+    cdef readonly Address address
+    cdef readonly str identity       # to be proven by the peer; None for plaintext
+    cdef readonly str no_tls_reason  # why there is no identity
+    cdef readonly bint is_opaque
+    cdef readonly tuple labels
+    cdef double cost_ns
+    cdef int64_t stamp_ns
+    cdef readonly int pending
+    cdef int failures
+    cdef int64_t blocked_until_ns
+    cdef public bint is_removed
+    cdef list idle                   # pooled connections, most recently used last
+    cdef RequestSeries requests
+    cdef TCPSeries connections
+    cdef void count_under(self, RequestSeries requests, TCPSeries connections)
+    cdef void retire(self)
+    cdef double load(self, int64_t now_ns)
+    cdef void sample(self, int64_t now_ns, int64_t elapsed_ns)
+    cdef bint is_ready(self, int64_t now_ns)
+    cdef void failed(self, int64_t now_ns)
+    cdef void succeeded(self)

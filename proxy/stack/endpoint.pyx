@@ -1,0 +1,82 @@
+"""Endpoints and their peak EWMA. Pure: time is an argument.
+
+The formula is Linkerd's (tower's `PeakEwma`): a slower answer than the average counts at once, a faster one only as the average
+decays towards it, and an endpoint that is not used becomes cheap again.
+"""
+from libc.math cimport exp
+from libc.stdint cimport int64_t
+
+from proxy.io.address cimport Address
+from proxy.telemetry.counters cimport RequestSeries, TCPSeries
+
+import random
+
+cdef double DEFAULT_RTT_NS = 30_000_000.0
+"""What an endpoint is thought to take before it has answered once."""
+cdef double DECAY_NS = 10_000_000_000.0
+"""Time constant of the average."""
+cdef int64_t BACKOFF_MIN_NS = 100_000_000
+cdef int64_t BACKOFF_MAX_NS = 2_000_000_000
+"""Bounds of the pause after failed connects. Linkerd backs off for up to a minute; two seconds keep an endpoint that restarted
+from being avoided long after it is back."""
+
+
+cdef class Endpoint:
+    """Where requests can be sent. `labels` are ((name, value), ...) as they appear in metrics."""
+
+    def __init__(self, Address address not None, str identity, tuple labels, str no_tls_reason="", bint is_opaque=False):
+        self.address = address
+        self.identity = identity or None
+        self.no_tls_reason = no_tls_reason
+        self.labels = labels
+        self.is_opaque = is_opaque
+        self.cost_ns = DEFAULT_RTT_NS
+        self.idle = []
+
+    cdef double load(self, int64_t now_ns):
+        """Decayed latency times the requests that would be waiting: what P2C compares."""
+        if self.stamp_ns and now_ns > self.stamp_ns:
+            self.cost_ns *= exp((self.stamp_ns - now_ns) / DECAY_NS)
+        self.stamp_ns = now_ns
+        return self.cost_ns * (self.pending + 1)
+
+    cdef void sample(self, int64_t now_ns, int64_t elapsed_ns):
+        cdef double weight
+        if elapsed_ns > self.cost_ns:
+            self.cost_ns = <double>elapsed_ns
+        else:
+            weight = exp((self.stamp_ns - now_ns) / DECAY_NS) if self.stamp_ns else 0.0
+            self.cost_ns = self.cost_ns * weight + elapsed_ns * (1.0 - weight)
+        self.stamp_ns = now_ns
+
+    cdef bint is_ready(self, int64_t now_ns):
+        return not self.is_removed and now_ns >= self.blocked_until_ns
+
+    cdef void failed(self, int64_t now_ns):
+        """A connect failed: keep away for a while, with full jitter so that proxies do not return in step."""
+        cdef int64_t base = BACKOFF_MIN_NS << min(self.failures, 6)
+        self.failures += 1
+        base = min(base, BACKOFF_MAX_NS)
+        self.blocked_until_ns = now_ns + base // 2 + <int64_t>(random.random() * (base // 2))
+
+    cdef void succeeded(self):
+        self.failures = 0
+        self.blocked_until_ns = 0
+
+    cdef void count_under(self, RequestSeries requests, TCPSeries connections):
+        """What its requests and connections are counted as, for as long as it is known. `requests` may be None."""
+        self.requests = requests
+        self.connections = connections
+        connections.is_pinned = True
+        if requests is not None:
+            requests.is_pinned = True
+
+    cdef void retire(self):
+        """No longer known to discovery; what is in flight finishes."""
+        self.is_removed = True
+        self.connections.is_pinned = False
+        if self.requests is not None:
+            self.requests.is_pinned = False
+
+    def __repr__(self):
+        return f"<Endpoint {self.address.text} {self.identity or 'plaintext'} cost={self.cost_ns / 1e6:.1f}ms pending={self.pending}>"

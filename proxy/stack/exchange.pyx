@@ -1,0 +1,176 @@
+"""One request and its response. Pure bookkeeping: who has it, how far it is, what it is counted as, whether it may be tried again."""
+from libc.stdint cimport int64_t
+
+from proxy.io.reactor cimport monotonic_ns
+from proxy.io.transport cimport Protocol, Transport
+from proxy.stack.buffer cimport Buffer
+from proxy.stack.endpoint cimport Endpoint
+from proxy.telemetry.counters cimport RequestSeries, ResponseSeries
+
+cdef enum:
+    MAX_ATTEMPTS = 2  # one retry elsewhere, for a request that never reached an application
+
+
+cdef class Downstream(Protocol):
+    """The accepted side. Implemented by `http1_server`."""
+
+    cdef void response_head(self, Upstream upstream):
+        pass
+
+    cdef void response_data(self, const char* data, Py_ssize_t size):
+        pass
+
+    cdef void response_trailers(self):
+        pass
+
+    cdef void response_end(self, Upstream upstream):
+        pass
+
+    cdef void response_flush(self):
+        pass
+
+    cdef void response_broken(self):
+        pass
+
+    cdef void refuse(self, int status, str error, bint close):
+        pass
+
+    cdef void request_writable(self):
+        pass
+
+    cdef void upgraded(self, Transport upstream):
+        pass
+
+
+cdef class Upstream(Protocol):
+    """The dialled side. Implemented by `http1_client`."""
+
+    cdef void begin(self, Exchange exchange):
+        pass
+
+    cdef void request_push(self):
+        pass
+
+    cdef void abandon(self):
+        pass
+
+
+cdef class Dispatcher:
+    """Finds an Upstream for an Exchange, now or later. Implemented by `balance`."""
+
+    cdef void dispatch(self, Exchange exchange):
+        pass
+
+    cdef void forget(self, Exchange exchange):
+        pass
+
+
+cdef class Exchange:
+    """Reused for every request of one downstream connection, which has one at a time."""
+
+    def __cinit__(self):
+        self.request = Buffer()
+
+    cdef void start(self, Downstream downstream):
+        self.downstream = downstream
+        self.is_active = True
+        self.request_complete = False
+        self.response_started = False
+        self.is_replayable = True
+        self.waiting = False
+        self.latency_taken = False
+        self.wants_upgrade = False
+        self.is_unreached = False
+        self.attempts = 0
+        self.status = 0
+        self.sent = 0
+        self.upstream = None
+        self.connecting = None
+        self.endpoint = None
+        self.avoid = None
+        self.counted_as = None
+        self.requests = None
+        self.response = None
+        self.request.clear()
+
+    cdef void sent_to(self, Upstream upstream, int64_t now_ns):
+        """The request begins to leave for an endpoint."""
+        self.upstream = upstream
+        self.connecting = None
+        self.requests = upstream.endpoint.requests if self.counted_as is None else self.counted_as
+        self.requests.requests += 1
+        self.requests.touched_ns = now_ns
+        self.started_ns = now_ns
+        self.sent = 0
+
+    cdef void answered(self, int status, int64_t now_ns):
+        self.response_started = True
+        self.status = status
+        self.response = self.requests.response(status)
+
+    cdef void body_began(self, int64_t now_ns):
+        """Latency ends at the first frame of the body, as in Linkerd; without a body, at its end."""
+        cdef int64_t elapsed = now_ns - self.started_ns
+        if self.latency_taken:
+            return
+        self.latency_taken = True
+        if self.response is not None:
+            self.response.observe_latency(elapsed)
+        if self.endpoint is not None:
+            self.endpoint.pending -= 1
+            self.endpoint.sample(now_ns, elapsed)
+
+    cdef void finished(self, str error, int64_t now_ns):
+        """Count the outcome of this attempt; `error` is None for a response that came whole."""
+        if self.upstream is None and self.endpoint is None:
+            return
+        self.body_began(now_ns)
+        if self.requests is not None and self.upstream is not None:
+            self.requests.touched_ns = now_ns
+            if error is not None:
+                self.requests.failed(self.status, error)
+            elif self.status >= 500:
+                self.response.failure += 1
+            elif self.response is not None:
+                self.response.success += 1
+        self.upstream = None
+        self.endpoint = None
+
+    cdef bint may_retry(self, bint unprocessed):
+        return (
+            self.is_active and not self.response_started and self.is_replayable and self.attempts < MAX_ATTEMPTS
+            and (unprocessed or self.is_idempotent)
+        )
+
+    cdef void cancel(self):
+        """The downstream is gone: give back whatever the exchange holds, and count what was begun."""
+        cdef Upstream upstream = self.upstream
+        cdef Upstream connecting = self.connecting
+        if not self.is_active:
+            return
+        self.is_active = False
+        if self.waiting:
+            self.dispatcher.forget(self)
+        self.finished("cancelled", monotonic_ns())
+        if upstream is not None:
+            upstream.abandon()
+        if connecting is not None:
+            self.connecting = None
+            connecting.abandon()
+
+    cdef void lost(self, str error, int status, bint unprocessed):
+        """The upstream is gone before a response: try once elsewhere if that is safe, else answer with `status`.
+
+        `unprocessed` means that no application can have seen the request; otherwise RFC 9110 section 9.2.2 allows to send
+        again only what is idempotent.
+        """
+        cdef Endpoint failed = self.endpoint
+        self.connecting = None
+        self.finished(error if self.upstream is not None else None, monotonic_ns())
+        if self.may_retry(unprocessed):
+            self.avoid = failed
+            self.latency_taken = False
+            self.dispatcher.dispatch(self)
+        elif self.is_active:
+            self.is_unreached = unprocessed
+            self.downstream.refuse(status, error, True)
