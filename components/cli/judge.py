@@ -179,7 +179,8 @@ def pods_intercepted(pods: Iterable[Json], meshed_namespaces: Mapping[str, Json]
     )
     broken, outside, count = [], [], 0
     for pod in pods:
-        if not is_live(pod):
+        # A pod that has not started has nothing to intercept; whether its proxy gets ready is another check.
+        if not is_live(pod) or pod["status"].get("phase") == "Pending":
             continue
         if is_meshed(pod, mesh_namespace):
             count += 1

@@ -130,6 +130,9 @@ def test_a_meshed_pod_without_redirection_is_found() -> None:
     for broken in (pod("bad", init=1), pod("bad", init=None)):
         finding = judge.pods_intercepted([pod(), broken], spaces, "tulle")
         assert (finding.status, "demo/bad" in finding.message) == ("error", True)
+    starting = pod("starting", init=None)
+    starting["status"]["phase"] = "Pending"
+    assert judge.pods_intercepted([starting], spaces, "tulle").status == "ok"
 
 
 def test_a_pod_that_escaped_injection_is_found_unless_excused() -> None:
