@@ -34,8 +34,9 @@ REASONS: Final = (
     HOST_NETWORK, SIDECAR_EXISTS, UNSUPPORTED, NOT_ANNOTATED, DISABLED, BAD_INJECT_POD, BAD_INJECT_NAMESPACE, UDP_PORTS,
     NAMESPACE_EXEMPT, PROXY_UID, PROXY_PORT, BAD_ANNOTATION, NO_NATIVE_SIDECAR, CLASSIC_JOB, WITHOUT_EFFECT,
 )  # fmt: skip
-SILENT: Final = frozenset({NOT_ANNOTATED, NAMESPACE_EXEMPT})
-"""Reasons that would give an event for every workload outside the mesh."""
+SILENT: Final = frozenset({NOT_ANNOTATED, DISABLED, NAMESPACE_EXEMPT})
+"""Reasons that are what was asked for, or would give an event for every workload outside the mesh: counted, not told.
+"""
 
 SIDECARS: Final = {
     labels.PROXY_CONTAINER: "a linkerd-proxy",

@@ -9,7 +9,7 @@ Operation = dict[str, Any]
 
 def json_patch(before: object, after: object, path: str = "") -> list[Operation]:
     """Operations that turn `before` into `after`."""
-    if before == after and type(before) is type(after):
+    if _same(before, after):
         return []
     if isinstance(before, dict) and isinstance(after, dict):
         operations: list[Operation] = [
@@ -36,11 +36,20 @@ def _insertions(before: list[Any], after: list[Any]) -> list[int] | None:
     inserted: list[int] = []
     matched = 0
     for index, value in enumerate(after):
-        if matched < len(before) and before[matched] == value:
+        if matched < len(before) and _same(before[matched], value):
             matched += 1
         else:
             inserted.append(index)
     return inserted if matched == len(before) else None
+
+
+def _same(one: object, other: object) -> bool:
+    """Equality as JSON has it: `true` is not 1, though Python says so."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other) and one == other
 
 
 def _escape(key: str) -> str:

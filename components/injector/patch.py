@@ -128,12 +128,12 @@ def proxy_container(spec: Mapping[str, Any], config: InjectorConfig, settings: P
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
         "readOnlyRootFilesystem": True,
+        # A group of its own: without one, a user that the image does not know would run in root's.
+        "runAsGroup": settings.uid if settings.gid is None else settings.gid,
         "runAsNonRoot": True,
         "runAsUser": settings.uid,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
-    if settings.gid is not None:
-        security["runAsGroup"] = settings.gid
     container: Json = {
         "name": labels.PROXY_CONTAINER,
         "image": settings.image,

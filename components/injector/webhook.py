@@ -19,7 +19,6 @@ from components.injector.admission import ReviewError, consider, read_review
 from components.injector.bundle import TrustBundle
 from components.injector.configuration import ConfigFile
 from components.injector.decide import (
-    DISABLED,
     NOT_ANNOTATED,
     SIDECAR_EXISTS,
     SILENT,
@@ -38,7 +37,7 @@ MAX_BODY: Final = 4 * 1024 * 1024
 """Bounds a review; the API server itself takes objects of at most 3 MB."""
 BUNDLE_SECONDS: Final = 2.0
 """How long admission waits for the first bundle of a namespace; the webhook's own time-out is 10 s."""
-QUIET: Final = frozenset({SIDECAR_EXISTS, DISABLED})
+QUIET: Final = frozenset({SIDECAR_EXISTS})
 """Skips that somebody wanted: a Normal event."""
 
 ADMISSIONS = Counter("tulle_injector_admissions_total", "Admission reviews answered", ["result", "reason"])
