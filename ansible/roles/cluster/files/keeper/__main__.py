@@ -19,7 +19,7 @@ import mounts
 import network
 from settings import Settings
 
-USAGE = "usage: keeper {check|start|wait|stop|status|clean} SETTINGS.json"
+USAGE = "usage: keeper {check|start|wait [MEMBER...]|stop|status|clean} SETTINGS.json"
 # Everything is up within seconds once built; a member that is not ready after this long is not coming.
 START_SECONDS = 120.0
 # The API server drains its watchers and etcd syncs its log; past this long they are killed.
@@ -28,8 +28,8 @@ STOP_SECONDS = 20.0
 
 def check(settings: Settings) -> int:
     """Say what would keep the cluster from starting, one problem a line with its way out."""
-    problems = [] if members.keeper_of(settings) else checks.problems(settings)
-    print(json.dumps(problems))
+    running = members.keeper_of(settings)
+    print(json.dumps({"running": running, "problems": [] if running else checks.problems(settings)}))
     return 0
 
 
@@ -86,10 +86,10 @@ def prepare(settings: Settings) -> None:
     network.make(settings)
 
 
-def wait(settings: Settings) -> int:
-    """Wait until every member serves; on failure show the end of the log of each that does not."""
+def wait(settings: Settings, *names: str) -> int:
+    """Wait until these members serve, or all; on failure show the end of the log of each that does not."""
     deadline = time.monotonic() + START_SECONDS
-    unready = settings.members
+    unready = [one for one in settings.members if not names or one.name in names]
     while unready and members.keeper_of(settings) and time.monotonic() < deadline:
         unready = [one for one in unready if not one.is_ready()]
         time.sleep(0.1 if unready else 0)
@@ -134,10 +134,11 @@ COMMANDS = {"check": check, "start": start, "wait": wait, "stop": stop, "status"
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 2 or arguments[0] not in COMMANDS:
+    if len(arguments) < 2 or arguments[0] not in COMMANDS:
         print(USAGE, file=sys.stderr)
         return 2
-    return COMMANDS[arguments[0]](Settings.read(Path(arguments[1])))
+    command, settings, *names = arguments
+    return COMMANDS[command](Settings.read(Path(settings)), *names)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ PROBE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Member:
-    """One long-running process, and how to see that it serves: `unix:PATH`, `tcp:HOST:PORT` or an https address."""
+    """A long-running process, and how to see that it serves: `unix:PATH`, `tcp:HOST:PORT`, an address, or not at all."""
 
     name: str
     argv: tuple[str, ...]
