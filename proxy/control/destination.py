@@ -11,12 +11,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from google.protobuf.message import DecodeError
-
-from proxy.api import destination_pb2 as api
+from proxy.control import messages
 from proxy.control.backoff import Backoff
 from proxy.control.cells import Cell
-from proxy.settings import address as parse_address
+from proxy.control.messages import Delta, Endpoint, MessageError, Snapshot, Target
 from proxy.telemetry.log import Log
 from proxy.wire import grpc
 
@@ -25,46 +23,14 @@ REFUSED_CAP: Final = 30.0
 """Seconds at most between two tries after the server refused the question itself: the answer will hardly change."""
 _REFUSALS: Final = (grpc.INVALID_ARGUMENT, grpc.PERMISSION_DENIED, grpc.UNAUTHENTICATED)
 
-SERVICE: Final = "service"
-POD: Final = "pod"
-EXTERNAL: Final = "external"
-_KINDS: Final = {api.KIND_SERVICE: SERVICE, api.KIND_POD: POD, api.KIND_EXTERNAL: EXTERNAL}
-
-Labels = tuple[tuple[str, str], ...]
-
 
 class StreamClient(Protocol):
     """The part of ControlClient that discovery uses."""
 
+    @property
+    def is_connected(self) -> bool: ...
+
     def stream(self, path: str, message: bytes) -> AsyncGenerator[bytes, None]: ...
-
-
-class InvalidUpdateError(ValueError):
-    """An answer that cannot be applied: the stream is dropped and asked again, what is known stays."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One place to send to. Equal endpoints need no new connection."""
-
-    address: str
-    host: str
-    port: int
-    identity: str
-    """The identity to require; empty where the endpoint is outside the mesh and takes plaintext."""
-    is_opaque: bool
-    labels: Labels
-    """Sorted by name, without the `dst_` prefix."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What stands behind an original destination, endpoints apart."""
-
-    kind: str
-    is_opaque: bool
-    authority: str
-    labels: Labels
 
 
 class Consumer(Protocol):
@@ -85,47 +51,17 @@ class State:
     endpoints: Mapping[str, Endpoint]
 
 
-def endpoint_from(message: api.Endpoint) -> Endpoint:
-    """One endpoint as the wire has it; raises InvalidUpdateError."""
-    try:
-        host, port = parse_address(message.address)
-    except ValueError as error:
-        raise InvalidUpdateError(f"endpoint {message.address!r}: {error}") from error
-    return Endpoint(
-        address=message.address,
-        host=host,
-        port=port,
-        identity=message.identity,
-        is_opaque=message.protocol == api.PROTOCOL_OPAQUE,
-        labels=tuple(sorted(message.labels.items())),
-    )
-
-
-def applied(state: State | None, update: api.Update) -> State:
-    """The state after an update; raises InvalidUpdateError, and then the old state stands."""
-    match update.WhichOneof("kind"):
-        case "snapshot":
-            snapshot = update.snapshot
-            kind = _KINDS.get(snapshot.kind)
-            if kind is None:
-                raise InvalidUpdateError(f"unknown kind {snapshot.kind}")
-            target = Target(
-                kind=kind,
-                is_opaque=snapshot.protocol == api.PROTOCOL_OPAQUE,
-                authority=snapshot.authority,
-                labels=tuple(sorted(snapshot.labels.items())),
-            )
-            return State(target, {e.address: endpoint_from(e) for e in snapshot.endpoints})
-        case "delta":
-            if state is None:
-                raise InvalidUpdateError("a delta before the first snapshot")
-            endpoints = dict(state.endpoints)
-            for address in update.delta.remove:
-                endpoints.pop(address, None)
-            endpoints.update((e.address, endpoint_from(e)) for e in update.delta.upsert)
-            return State(state.target, endpoints)
-        case _:
-            raise InvalidUpdateError("an update that is neither snapshot nor delta")
+def applied(state: State | None, update: Snapshot | Delta) -> State:
+    """The state after an update; raises MessageError, and then the old state stands."""
+    if isinstance(update, Snapshot):
+        return State(update.target, {endpoint.address: endpoint for endpoint in update.endpoints})
+    if state is None:
+        raise MessageError("a delta before the first snapshot")
+    endpoints = dict(state.endpoints)
+    for address in update.remove:
+        endpoints.pop(address, None)
+    endpoints.update((endpoint.address, endpoint) for endpoint in update.upsert)
+    return State(state.target, endpoints)
 
 
 def difference(old: State | None, new: State) -> tuple[list[Endpoint], list[str]]:
@@ -165,7 +101,7 @@ class Watch:
                 await self._follow(client, backoff)
             except grpc.CallError as error:
                 status = error.status
-            except (InvalidUpdateError, DecodeError) as error:
+            except MessageError as error:
                 status = grpc.Status(grpc.INTERNAL, str(error))
             if status.code not in (grpc.OK, grpc.UNAVAILABLE):
                 log.limited("watch", "discovery failed", destination=self.address, status=status.name, why=status.message)
@@ -176,10 +112,9 @@ class Watch:
     async def _follow(self, client: StreamClient, backoff: Backoff) -> None:
         """One stream from its snapshot to its end."""
         is_first = True
-        async with aclosing(client.stream(PATH, self._request)) as messages:
-            async for message in messages:
-                update = api.Update.FromString(message)
-                new = applied(None if is_first else self.state, update)
+        async with aclosing(client.stream(PATH, self._request)) as stream:
+            async for message in stream:
+                new = applied(None if is_first else self.state, messages.update(message))
                 is_first = False
                 backoff.reset()
                 self._publish(new)
@@ -210,14 +145,18 @@ class Destination:
         make_backoff: Callable[[], Backoff] = Backoff,
     ) -> None:
         self._client = client
-        self._workload = api.Workload(namespace=namespace, pod=pod, node=node)
+        self._workload = (namespace, pod, node)
         self._log = log
         self._make_backoff = make_backoff
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the control plane can be asked now: what is given up while it cannot is not had back."""
+        return self._client.is_connected
+
     def watch(self, address: str, consumer: Consumer) -> Watch:
         """Watch an original destination (`10.96.0.10:80`, `[fd00::10]:80`) until the watch is closed."""
-        request = api.WatchRequest(workload=self._workload, address=address).SerializeToString()
-        watch = Watch(address, request, consumer)
+        watch = Watch(address, messages.watch_request(*self._workload, address), consumer)
         watch.start(self._client, self._log, self._make_backoff)
         return watch
 

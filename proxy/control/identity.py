@@ -8,15 +8,13 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
-from google.protobuf.message import DecodeError
-
-from proxy.api import identity_pb2 as api
+from proxy.control import messages
 from proxy.control.backoff import Backoff
 from proxy.control.keypair import KeyGenerationError, KeyPair
 from proxy.control.keypair import generate as generate_key_pair
+from proxy.control.messages import Certificate
 from proxy.control.trust import Bundle, TrustBundle
 from proxy.telemetry.log import Log
 from proxy.wire import grpc
@@ -49,14 +47,6 @@ class Contexts(Protocol):
 
     def load(self, chain_der: list[bytes], key_der: bytes, bundle_pem: bytes) -> None:
         """Validate (key fits, chain leads to an anchor) and replace; raises ValueError and changes nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """A leaf, its issuers, and when it ends (Unix seconds)."""
-
-    chain: tuple[bytes, ...]
-    valid_until: int
 
 
 def refresh_delay(remaining: float, minimum: float, maximum: float, dice: float) -> float:
@@ -169,7 +159,7 @@ class Identity:
             certificate = await self._certify(pair)
             bundle = await self._bundle.cell.first()
             self._load(pair, certificate, bundle)
-        except (grpc.CallError, OSError, ValueError, DecodeError) as error:
+        except (grpc.CallError, OSError, ValueError) as error:
             self.refreshes_failed += 1
             status = error.status.name if isinstance(error, grpc.CallError) else type(error).__name__
             self._log.limited(f"certify {status}", "no new certificate", identity=self.name, why=error)
@@ -186,19 +176,10 @@ class Identity:
 
     async def _certify(self, pair: KeyPair) -> Certificate:
         bundle = await self._bundle.cell.first()
-        request = api.CertifyRequest(
-            identity=self.name,
-            token=self._token(),
-            certificate_signing_request=pair.request,
-            trust_bundle_sha256=bundle.sha256,
-            proxy_version=self._version,
+        request = messages.certify_request(
+            self.name, self._token(), pair.request, bundle.sha256, self._version
         )
-        answer = await self._client.unary(PATH, request.SerializeToString(), TIMEOUT)
-        response = api.CertifyResponse.FromString(answer)
-        if not response.leaf_certificate:
-            raise ValueError("the answer holds no certificate")
-        chain = (response.leaf_certificate, *response.intermediate_certificates)
-        return Certificate(chain, response.valid_until)
+        return messages.certificate(await self._client.unary(PATH, request, TIMEOUT))
 
     def _token(self) -> bytes:
         """Read anew each time: the kubelet replaces it within the hour."""

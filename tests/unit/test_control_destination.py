@@ -8,7 +8,8 @@ import pytest
 
 from proxy.api import destination_pb2 as api
 from proxy.control.backoff import Backoff
-from proxy.control.destination import PATH, Destination, Endpoint, InvalidUpdateError, Target, applied, difference
+from proxy.control.destination import PATH, Destination, applied, difference
+from proxy.control.messages import Endpoint, MessageError, Target, update
 from proxy.telemetry.log import Log
 from proxy.wire import grpc
 
@@ -30,6 +31,8 @@ def delta(*upsert: api.Endpoint, remove: tuple[str, ...] = ()) -> bytes:
 
 class Script:
     """A control plane that says what the test writes: each stream takes the next list of messages, errors and pauses."""
+
+    is_connected = True
 
     def __init__(self) -> None:
         self.streams: list[asyncio.Queue[bytes | Exception | None]] = []
@@ -182,8 +185,8 @@ async def test_whole_states_can_be_had_in_a_cell() -> None:
 
 
 async def test_an_endpoint_that_changes_its_identity_is_new() -> None:
-    old = applied(None, api.Update.FromString(snapshot(endpoint("10.0.0.1:80"), endpoint("10.0.0.2:80"))))
-    new = applied(old, api.Update.FromString(delta(endpoint("10.0.0.1:80", "meshed"), endpoint("10.0.0.2:80"))))
+    old = applied(None, update(snapshot(endpoint("10.0.0.1:80"), endpoint("10.0.0.2:80"))))
+    new = applied(old, update(delta(endpoint("10.0.0.1:80", "meshed"), endpoint("10.0.0.2:80"))))
     upserted, removed = difference(old, new)
     assert [(e.address, e.identity) for e in upserted] == [("10.0.0.1:80", "meshed")]
     assert removed == []
@@ -191,5 +194,5 @@ async def test_an_endpoint_that_changes_its_identity_is_new() -> None:
 
 
 async def test_a_delta_needs_a_snapshot() -> None:
-    with pytest.raises(InvalidUpdateError, match="before the first snapshot"):
-        applied(None, api.Update.FromString(delta()))
+    with pytest.raises(MessageError, match="before the first snapshot"):
+        applied(None, update(delta()))

@@ -1,0 +1,182 @@
+"""The messages of `proxy/api/*.proto` as the proxy has them: pure. Values out of bytes and bytes out of values, no meaning.
+
+The field numbers below are those of the .proto files; a test holds each of them against the generated classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.settings import address as parse_address
+from proxy.wire.protobuf import BYTES, VARINT, ProtobufError, blob, decoded_text, fields, signed, text
+
+SERVICE: Final = "service"
+POD: Final = "pod"
+EXTERNAL: Final = "external"
+_KINDS: Final = {1: SERVICE, 2: POD, 3: EXTERNAL}
+_OPAQUE: Final = 1
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class MessageError(ValueError):
+    """A message that cannot be applied; says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One place to send to. Equal endpoints need no new connection."""
+
+    address: str
+    host: str
+    port: int
+    identity: str
+    """The identity to require; empty where the endpoint is outside the mesh and takes plaintext."""
+    is_opaque: bool
+    labels: Labels
+    """Sorted by name, without the `dst_` prefix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What stands behind an original destination, endpoints apart."""
+
+    kind: str
+    is_opaque: bool
+    authority: str
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All there is."""
+
+    target: Target
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What has changed since."""
+
+    upsert: tuple[Endpoint, ...]
+    remove: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A leaf and its issuers (DER, leaf first), and when it ends (Unix seconds)."""
+
+    chain: tuple[bytes, ...]
+    valid_until: int
+
+
+@dataclass(slots=True)
+class _Fields:
+    """The fields of one message by number: the last of each scalar, all of each that repeats."""
+
+    integers: dict[int, int] = field(default_factory=dict)
+    blobs: dict[int, list[bytes]] = field(default_factory=dict)
+    """In the order in which each number was last seen."""
+
+    def last_of(self, *numbers: int) -> int:
+        """Which member of a `oneof` counts: the last one; 0 if there is none."""
+        return next((number for number in reversed(self.blobs) if number in numbers), 0)
+
+    def text(self, number: int) -> str:
+        return _text(self.blobs[number][-1]) if number in self.blobs else ""
+
+    def all(self, number: int) -> Sequence[bytes]:
+        return self.blobs.get(number, ())
+
+
+def watch_request(namespace: str, pod: str, node: str, address: str) -> bytes:
+    """destination.v1.WatchRequest."""
+    return blob(1, text(1, namespace) + text(2, pod) + text(3, node)) + text(2, address)
+
+
+def certify_request(identity: str, token: bytes, request: bytes, bundle_sha256: str, version: str) -> bytes:
+    """identity.v1.CertifyRequest."""
+    return text(1, identity) + blob(2, token) + blob(3, request) + text(4, bundle_sha256) + text(5, version)
+
+
+def certificate(data: bytes) -> Certificate:
+    """identity.v1.CertifyResponse; raises MessageError."""
+    found = _parsed(data)
+    if not found.all(1) or not found.all(1)[-1]:
+        raise MessageError("the answer holds no certificate")
+    return Certificate((found.all(1)[-1], *found.all(2)), signed(found.integers.get(3, 0)))
+
+
+def update(data: bytes) -> Snapshot | Delta:
+    """destination.v1.Update; raises MessageError."""
+    found = _parsed(data)
+    kind = found.last_of(1, 2)
+    if kind == 1:
+        return _snapshot(_parsed(found.all(1)[-1]))
+    if kind == 2:
+        delta = _parsed(found.all(2)[-1])
+        return Delta(tuple(map(_endpoint, delta.all(1))), tuple(_text(item) for item in delta.all(2)))
+    raise MessageError("an update that is neither snapshot nor delta")
+
+
+def _snapshot(found: _Fields) -> Snapshot:
+    number = found.integers.get(1, 0)
+    if number not in _KINDS:
+        raise MessageError(f"unknown kind {number}")
+    target = Target(
+        kind=_KINDS[number],
+        is_opaque=found.integers.get(2, 0) == _OPAQUE,
+        authority=found.text(3),
+        labels=_labels(found.all(4)),
+    )
+    return Snapshot(target, tuple(map(_endpoint, found.all(5))))
+
+
+def _endpoint(data: bytes) -> Endpoint:
+    found = _parsed(data)
+    written = found.text(1)
+    try:
+        host, port = parse_address(written)
+    except ValueError as error:
+        raise MessageError(f"endpoint {written!r}: {error}") from error
+    return Endpoint(
+        address=written,
+        host=host,
+        port=port,
+        identity=found.text(2),
+        is_opaque=found.integers.get(3, 0) == _OPAQUE,
+        labels=_labels(found.all(4)),
+    )
+
+
+def _labels(entries: Sequence[bytes]) -> Labels:
+    """A `map<string, string>`: entries with a key and a value, of which the last of each key counts."""
+    pairs = {}
+    for entry in entries:
+        found = _parsed(entry)
+        pairs[found.text(1)] = found.text(2)
+    return tuple(sorted(pairs.items()))
+
+
+def _text(value: bytes) -> str:
+    try:
+        return decoded_text(value)
+    except ProtobufError as error:
+        raise MessageError(str(error)) from error
+
+
+def _parsed(data: bytes) -> _Fields:
+    """Sorted by number; a field that a newer control plane added is left out by whoever does not ask for it."""
+    found = _Fields()
+    try:
+        for number, kind, value in fields(data):
+            if kind == VARINT and isinstance(value, int):
+                found.integers[number] = value
+            elif kind == BYTES and isinstance(value, bytes):
+                values = found.blobs.pop(number, [])
+                values.append(value)
+                found.blobs[number] = values
+    except ProtobufError as error:
+        raise MessageError(str(error)) from error
+    return found
