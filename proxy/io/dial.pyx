@@ -21,6 +21,7 @@ cdef class Dial(Protocol):
     """One attempt. `then.connected` follows, or `then.closed` with an OSError that says why not."""
 
     cdef void connected(self, Transport transport):
+        cdef Protocol then = self.then
         if not self.tcp_connected:
             self.tcp_connected = True
             if self.series is not None:
@@ -30,8 +31,8 @@ cdef class Dial(Protocol):
                 return
             transport.start_plain()
         self.stop_timer()
-        transport.protocol = self.then
-        self.then.connected(transport)
+        transport.protocol = then
+        then.connected(transport)
 
     cdef void closed(self, object reason):
         self.stop_timer()

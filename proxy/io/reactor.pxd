@@ -28,7 +28,7 @@ cdef class Reactor:
     cdef int epfd
     cdef list pollables         # keeps registered descriptors alive; indexed by fd
     cdef list deferred_queue
-    cdef list graveyard         # what was unregistered while events of the same batch may still name it
+    cdef list graveyard         # what was unregistered: kept until the current turn is over, which may still name it
     cdef list timers
     cdef bint ticking
     cdef bint polling

@@ -101,8 +101,7 @@ cdef class Reactor:
         if pollable.fd < 0 or self.epfd < 0:
             return
         posix.epoll_ctl(self.epfd, posix.EPOLL_CTL_DEL, pollable.fd, NULL)
-        if self.polling:
-            self.graveyard.append(pollable)
+        self.graveyard.append(pollable)
         self.pollables[pollable.fd] = None
 
     cdef void defer(self, Pollable pollable):
@@ -117,6 +116,7 @@ cdef class Reactor:
     def run_deferred_soon(self):
         self.now_ns = monotonic_ns()
         self.run_deferred()
+        self.graveyard.clear()
 
     cdef void run_deferred(self):
         cdef Pollable pollable
@@ -203,6 +203,7 @@ cdef class Reactor:
                 except Exception as exc:
                     self.loop.call_exception_handler({"message": f"deadline failed in {timer!r}", "exception": exc})
         self.run_deferred()
+        self.graveyard.clear()
         if self.timers:
             self.loop.call_later(TICK_NS / 1e9, self.tick)
         else:

@@ -2,6 +2,8 @@
 
 Reads go into one scratch buffer of the process and are handed on at once, so an idle connection holds no read buffer. Writes
 made while one event is handled are sent with one system call at its end; with TLS the records are built into the same buffer.
+A protocol is held in a local while it is called, because the call may replace it.
+
 Half-close is kept in both worlds: FIN without TLS, close_notify (RFC 8446 section 6.1) and then FIN with it.
 """
 from libc.stdint cimport int64_t, uint32_t
@@ -170,6 +172,7 @@ cdef class Transport(Pollable):
     # Events
 
     cdef void ready(self, uint32_t events):
+        cdef Protocol protocol
         cdef int code = 0
         cdef posix.socklen_t size = sizeof(code)
         self.drained = False
@@ -195,7 +198,8 @@ cdef class Transport(Pollable):
             if code != 0:
                 self.fail(os_error(code))
             elif events & posix.EPOLLOUT:
-                self.protocol.connected(self)
+                protocol = self.protocol
+                protocol.connected(self)
         elif self.state == CLOSING:
             if self.out_size > 0 and events & posix.EPOLLOUT:
                 self.flush()
@@ -211,7 +215,9 @@ cdef class Transport(Pollable):
             self.read()
 
     cdef void crashed(self):
-        self.protocol.crashed()
+        cdef Protocol protocol
+        protocol = self.protocol
+        protocol.crashed()
         self.abort()
 
     # Reading
@@ -262,6 +268,7 @@ cdef class Transport(Pollable):
         return total
 
     cdef void read(self):
+        cdef Protocol protocol
         cdef Py_ssize_t count
         cdef int turns = READS_PER_TURN
         self.read_pending = False
@@ -276,10 +283,12 @@ cdef class Transport(Pollable):
                 if self.series is not None:
                     self.series.read_bytes += count
                     self.series.touched_ns = self.reactor.now_ns
-                self.protocol.data_received(SCRATCH, count)
+                protocol = self.protocol
+                protocol.data_received(SCRATCH, count)
             elif count == 0:
                 self.eof = True
-                self.protocol.eof_received()
+                protocol = self.protocol
+                protocol.eof_received()
             else:
                 return
         if self.paused:
@@ -349,6 +358,7 @@ cdef class Transport(Pollable):
         return self.congested
 
     cdef void flush(self):
+        cdef Protocol protocol
         cdef ssize_t count
         while self.out_size > 0:
             count = posix.send(self.fd, self.out + self.out_start, self.out_size, posix.MSG_NOSIGNAL)
@@ -386,7 +396,8 @@ cdef class Transport(Pollable):
         if self.congested and self.out_size <= LOW_WATER:
             self.congested = False
             if self.state == OPEN:
-                self.protocol.writable()
+                protocol = self.protocol
+                protocol.writable()
 
     cdef void shutdown_write(self):
         """Half-close: what is queued is sent, then close_notify where there is TLS, then FIN."""
@@ -408,6 +419,7 @@ cdef class Transport(Pollable):
         self.state = PEEKING
 
     cdef void peek(self):
+        cdef Protocol protocol
         cdef ssize_t count
         while True:
             count = posix.recv(self.fd, SCRATCH, SCRATCH_SIZE, posix.MSG_PEEK)
@@ -417,7 +429,8 @@ cdef class Transport(Pollable):
             if posix.errno != posix.EAGAIN:
                 self.fail(os_error(posix.errno))
             return
-        self.protocol.peeked(self, SCRATCH, count, self.hangup_seen)
+        protocol = self.protocol
+        protocol.peeked(self, SCRATCH, count, self.hangup_seen)
 
     cdef void start_plain(self):
         """Begin handing bytes to the protocol; what was peeked is read again, for good."""
@@ -469,6 +482,7 @@ cdef class Transport(Pollable):
         self.handshake()
 
     cdef void handshake(self):
+        cdef Protocol protocol
         cdef int result, error
         openssl.ERR_clear_error()
         posix.errno = 0
@@ -479,7 +493,8 @@ cdef class Transport(Pollable):
             self.alpn = selected_alpn(self.ssl)
             self.read_pending = True
             self.reactor.defer(self)
-            self.protocol.connected(self)
+            protocol = self.protocol
+            protocol.connected(self)
             return
         error = openssl.SSL_get_error(self.ssl, result)
         if self.out_size > 0:
