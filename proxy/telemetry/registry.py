@@ -68,7 +68,7 @@ class Registry:
             ("tcp_read_bytes_total", "counter", "Bytes read from the peer.", "read_bytes"),
             ("tcp_write_bytes_total", "counter", "Bytes written to the peer.", "write_bytes"),
         ):
-            yield Family(name, kind, sentence, ((s.labels, getattr(s, field)) for s in list(connections.values())))
+            yield Family(name, kind, sentence, [(s.labels, getattr(s, field)) for s in connections.values()])
         yield Family(
             "tcp_close_total",
             "counter",
