@@ -1,0 +1,391 @@
+"""A mesh without Kubernetes: pods are network namespaces with the real redirection, the real proxy and the real control plane.
+
+    with Mesh() as mesh:
+        web = mesh.pod("web")
+        mesh.service("web", 80, [web], target=8080)
+        client = mesh.pod("client")
+        with web.serve_http(8080), client.connect(("10.96.0.1", 80)) as connection: ...
+
+The test process itself is the application: its sockets are made inside a pod's namespace, and, as it is not uid 2102, redirected.
+"""
+
+import http.client
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+from components.trust.authority import KeyPair, make_anchor, make_issuer
+from prometheus_client.parser import text_string_to_metric_families
+from proxy.api import labels, names
+from tests.kit.control import DOMAIN, make_token
+from tests.kit.netns import Namespace, Switch
+from tests.kit.waiting import until
+
+ROOT: Final = Path(__file__).parent.parent.parent
+READY_SECONDS: Final = 20.0
+SERVICES: Final = "10.96.0"
+
+
+class Failed(AssertionError):
+    """A process of the mesh that did not start; carries its log."""
+
+
+class Proxy:
+    """One sidecar process, as uid 2102, in its pod's namespace."""
+
+    def __init__(self, pod: "Pod", environ: Mapping[str, str], command: list[str] | None = None) -> None:
+        self.pod = pod
+        self.environ = dict(environ)
+        self.log_path = pod.folder / "proxy.log"
+        self.command = command or [*as_proxy_user(), sys.executable, "-m", "proxy"]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """Everything it has logged."""
+        return self.log_path.read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start, without waiting."""
+        base = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"}
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.pod.namespace.command(*self.command),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env={**base, **self.environ},
+            )  # fmt: skip
+
+    def wait_ready(self) -> None:
+        """Until /ready says so; raises Failed with the log when it does not."""
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline:
+            if self.process is None or self.process.poll() is not None:
+                break
+            try:
+                if self.get("/ready").status == 200:
+                    return
+            except OSError:
+                pass
+            time.sleep(0.03)
+        raise Failed(f"the proxy of {self.pod.name} is not ready\n{self.log}")
+
+    def get(self, path: str) -> "Answer":
+        """Ask the admin port from the pod's own loopback."""
+        with self.pod.namespace.connect(("127.0.0.1", labels.ADMIN_PORT), 5) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n".encode())
+            return read_answer(connection)
+
+    def metric(self, name: str, **wanted: str) -> float:
+        """The sum of the samples of one name that carry these labels."""
+        return sum(value for found, value in self.samples(name) if wanted.items() <= found.items())
+
+    def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """The samples of one name."""
+        families = text_string_to_metric_families(self.get("/metrics").body.decode())
+        return [(each.labels, each.value) for family in families for each in family.samples if each.name == name]
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self, seconds: float = 10) -> int:
+        """SIGTERM, and SIGKILL when that is not enough; returns the exit code."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait(5)
+
+
+class Answer:
+    """An HTTP response as read by `http.client`."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status}, {self.headers}, {self.body[:100]!r})"
+
+
+def read_answer(connection: socket.socket, method: str = "GET") -> Answer:
+    """Read one response."""
+    response = http.client.HTTPResponse(connection, method=method)
+    response.begin()
+    body = response.read()
+    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
+
+
+def as_proxy_user() -> list[str]:
+    """uid 2102 without any right, but to read a source tree that lies in somebody's home."""
+    uid = str(labels.PROXY_UID)
+    rights = "-all,+dac_read_search" if not _readable_by_all(Path(sys.executable).resolve()) else "-all"
+    return [
+        "setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--inh-caps", rights, "--ambient-caps", rights,
+        "--bounding-set", rights, "--no-new-privs",
+    ]  # fmt: skip
+
+
+def _readable_by_all(path: Path) -> bool:
+    return all(each.stat().st_mode & 0o005 == 0o005 for each in (path, *path.parents, *ROOT.parents, ROOT))
+
+
+class Pod:
+    """A network namespace that stands for a pod, meshed or not."""
+
+    def __init__(self, mesh: "Mesh", name: str, namespace: str, account: str, is_meshed: bool) -> None:
+        self.mesh = mesh
+        self.name = name
+        self.kube_namespace = namespace
+        self.account = account
+        self.folder = mesh.folder / f"{namespace}-{name}"
+        self.folder.mkdir()
+        self.folder.chmod(0o755)
+        self.namespace = Namespace(name)
+        self.ip = mesh.switch.plug(self.namespace)
+        self.is_meshed = is_meshed
+        self.proxy: Any = None
+        self.identity = ""
+        if is_meshed:
+            self.identity = names.workload_identity(account, namespace, labels.MESH_NAMESPACE, DOMAIN).dns_name
+
+    def __repr__(self) -> str:
+        return f"Pod({self.kube_namespace}/{self.name} {self.ip} {self.identity or 'unmeshed'})"
+
+    def environ(self) -> dict[str, str]:
+        """What the injector would set."""
+        control = self.mesh.control_address
+        (self.folder / "token").write_text(make_token(self.kube_namespace, self.account, self.name))
+        values = {
+            "POD_IPS": self.ip, "POD_NAME": self.name, "POD_NAMESPACE": self.kube_namespace, "NODE_NAME": "kit",
+            "SERVICE_ACCOUNT": self.account,
+            "IDENTITY_SVC_ADDR": f"{control}:{labels.IDENTITY_PORT}",
+            "DESTINATION_SVC_ADDR": f"{control}:{labels.DESTINATION_PORT}",
+            "IDENTITY_SVC_NAME": self.mesh.control_identity,
+            "DESTINATION_SVC_NAME": self.mesh.control_identity,
+            "TRUST_BUNDLE_FILE": str(self.mesh.folder / labels.BUNDLE_KEY),
+            "TOKEN_FILE": str(self.folder / "token"),
+        }  # fmt: skip
+        return {f"TULLE_PROXY_{name}": value for name, value in values.items()}
+
+    def redirect(self, *arguments: str) -> None:
+        """What the init container does."""
+        subprocess.run(
+            self.namespace.command(sys.executable, "-m", "proxy.redirect", *arguments),
+            check=True, capture_output=True, text=True, cwd=ROOT, timeout=30,
+        )  # fmt: skip
+
+    def connect(self, address: tuple[str, int], seconds: float = 10) -> socket.socket:
+        """A connection as the pod's application makes it."""
+        return self.namespace.connect(address, seconds)
+
+    def listen(self, port: int) -> socket.socket:
+        """Where the pod's application listens."""
+        return self.namespace.listen(("0.0.0.0", port))
+
+    def get(self, address: tuple[str, int], path: str = "/", **headers: str) -> Answer:
+        """One GET on a connection of its own."""
+        fields = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
+        with self.connect(address) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nhost: {address[0]}\r\n{fields}\r\n".encode())
+            return read_answer(connection)
+
+    def close(self) -> None:
+        """End the proxy and remove the namespace."""
+        if self.proxy is not None:
+            self.proxy.stop(2)
+        self.namespace.close()
+
+
+class Mesh:
+    """A switch, a control plane and pods. Everything ends with the context."""
+
+    def __init__(self, leaf_seconds: float = 86400) -> None:
+        self.leaf_seconds = leaf_seconds
+        self.folder = Path(tempfile.mkdtemp(prefix="tulle-mesh-"))
+        self.folder.chmod(0o755)
+        self.pods: list[Pod] = []
+        self.vips = itertools.count(1)
+        self.control: subprocess.Popen[bytes] | None = None
+        self.control_address = ""
+        self.control_identity = names.workload_identity(
+            "identity", labels.MESH_NAMESPACE, labels.MESH_NAMESPACE, DOMAIN
+        ).dns_name
+        self.facts: dict[str, dict[str, Any]] = {}
+        now = datetime.now(UTC)
+        self.anchor = make_anchor(labels.MESH_NAMESPACE, DOMAIN, now)
+        self.issuer = make_issuer(self.anchor, labels.MESH_NAMESPACE, DOMAIN, now)
+        self.switch = Switch()
+
+    def __enter__(self) -> Self:
+        try:
+            self.write_trust(self.anchor, self.issuer)
+            self.control_pod = Pod(self, "control", labels.MESH_NAMESPACE, "identity", True)
+            self.pods.append(self.control_pod)
+            self.start_control()
+            self.control_address = "127.0.0.1"
+            self.start_proxy(
+                self.control_pod,
+                {"INBOUND_DEFAULT_POLICY": "all-authenticated",
+                 "INBOUND_TLS_UNAUTHENTICATED_PORTS": str(labels.IDENTITY_PORT)},
+            )  # fmt: skip
+            self.control_address = self.control_pod.ip
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take everything down, whatever state it is in."""
+        self.stop_control()
+        for pod in self.pods:
+            pod.close()
+        self.switch.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def write_trust(self, anchor: KeyPair, issuer: KeyPair) -> None:
+        """The bundle that proxies read, and the issuer that identity signs with."""
+        (self.folder / "issuer").mkdir(exist_ok=True)
+        (self.folder / "issuer" / "tls.crt").write_text(issuer.certificate)
+        (self.folder / "issuer" / "tls.key").write_text(issuer.key)
+        (self.folder / labels.BUNDLE_KEY).write_text(anchor.certificate)
+
+    # The control plane
+
+    def start_control(self) -> None:
+        """Start both services, and tell them what they should know."""
+        command = [
+            sys.executable, "-m", "tests.kit.control", "--folder", str(self.folder),
+            "--address", self.control_pod.ip, "--leaf-seconds", str(self.leaf_seconds),
+        ]  # fmt: skip
+        with (self.folder / "control.log").open("ab") as log:
+            self.control = subprocess.Popen(
+                self.control_pod.namespace.command(*command),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT,
+            )  # fmt: skip
+        self._answered()
+        for fact in list(self.facts.values()):
+            self._send(fact)
+
+    def stop_control(self) -> None:
+        """Kill both services at once, as a node that goes."""
+        if self.control is not None:
+            self.control.kill()
+            self.control.wait()
+            for pipe in (self.control.stdin, self.control.stdout):
+                if pipe is not None:
+                    pipe.close()
+        self.control = None
+
+    def tell(self, key: str, fact: dict[str, Any]) -> None:
+        """Have discovery know something, now and after every restart."""
+        self.facts[key] = fact
+        if self.control is not None:
+            self._send(fact)
+
+    def _send(self, fact: dict[str, Any]) -> None:
+        pipe: IO[bytes] | None = self.control.stdin if self.control is not None else None
+        assert pipe is not None
+        pipe.write(json.dumps(fact).encode() + b"\n")
+        pipe.flush()
+        self._answered()
+
+    def _answered(self) -> None:
+        assert self.control is not None
+        assert self.control.stdout is not None
+        if not self.control.stdout.readline():
+            raise Failed(f"the control plane ended\n{(self.folder / 'control.log').read_text()}")
+
+    # Pods and services
+
+    def pod(
+        self,
+        name: str,
+        namespace: str = "demo",
+        *,
+        account: str = "",
+        meshed: bool = True,
+        opaque: str | None = None,
+        ready: bool = True,
+        command: list[str] | None = None,
+        redirect: tuple[str, ...] = (),
+        **environ: str,
+    ) -> Pod:
+        """A pod; `environ` are proxy settings without their prefix."""
+        pod = Pod(self, name, namespace, account or name, meshed)
+        self.pods.append(pod)
+        pod_labels = {"namespace": namespace, "pod": name, "serviceaccount": pod.account, "deployment": name}
+        fact = {
+            "namespace": namespace, "name": name, "ips": [pod.ip], "identity": pod.identity, "opaque": opaque,
+            "labels": pod_labels,
+        }  # fmt: skip
+        if opaque is not None:
+            environ.setdefault("INBOUND_OPAQUE_PORTS", opaque)
+        self.tell(f"pod {namespace}/{name}", {"pod": fact})
+        if meshed:
+            self.start_proxy(pod, environ, command=command, ready=ready, redirect=redirect)
+        return pod
+
+    def start_proxy(
+        self,
+        pod: Pod,
+        environ: Mapping[str, str],
+        *,
+        command: list[str] | None = None,
+        ready: bool = True,
+        redirect: tuple[str, ...] = (),
+    ) -> None:
+        """Redirect the pod and start its proxy."""
+        pod.redirect(*redirect)
+        own = {f"TULLE_PROXY_{key}": value for key, value in environ.items()}
+        pod.proxy = Proxy(pod, {**pod.environ(), **own}, command)
+        pod.proxy.start()
+        if ready:
+            pod.proxy.wait_ready()
+
+    def service(self, name: str, port: int, pods: list[Pod], *, target: int = 0, opaque: str | None = None) -> tuple[str, int]:
+        """A Service over pods of namespace demo; returns its address."""
+        key = f"service {name}"
+        ip = self.facts[key]["service"]["ip"] if key in self.facts else f"{SERVICES}.{next(self.vips)}"
+        self.tell(
+            key, {"service": {"namespace": "demo", "name": name, "ip": ip, "port": port, "opaque": opaque}}
+        )
+        self.endpoints(name, pods, target or port)
+        return ip, port
+
+    def endpoints(self, name: str, pods: list[Pod], target: int, extra: tuple[tuple[str, int], ...] = ()) -> None:
+        """Which pods stand behind a Service now; `extra` are addresses without a pod."""
+        behind = [
+            {"namespace": pod.kube_namespace, "name": pod.name, "ip": pod.ip, "port": target} for pod in pods
+        ] + [{"namespace": "demo", "name": "", "ip": ip, "port": port} for ip, port in extra]
+        self.tell(f"endpoints {name}", {"endpoints": {"namespace": "demo", "service": name, "pods": behind}})
+
+    def forget(self, pod: Pod) -> None:
+        """The pod is gone from the cluster's books; its processes are the test's business."""
+        gone = {"namespace": pod.kube_namespace, "name": pod.name, "gone": True}
+        self.tell(f"pod {pod.kube_namespace}/{pod.name}", {"pod": gone})
