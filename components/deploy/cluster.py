@@ -19,6 +19,8 @@ from lightkube.core.exceptions import ConfigError
 from components.deploy.errors import ClusterError
 from components.deploy.refs import Manifest, Ref, Target
 
+__all__ = ["Cluster", "Manifest", "Ref", "Target"]
+
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds: a context that does not answer is reported within this time instead of hanging a terminal."""
 REQUEST_TIMEOUT: Final = 40.0

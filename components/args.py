@@ -1,0 +1,183 @@
+"""Typed arguments of the mesh's resources: shapes only, a docstring for each field. Values come from
+`components.settings`.
+
+Fields that decide which resources exist are plain; only what may come from another resource is an Input.
+"""
+
+from typing import TypedDict
+
+import pulumi
+
+
+class ClusterArgs(TypedDict):
+    """Which cluster; never a current context."""
+
+    kubeconfig: str
+    """Path of the kubeconfig file."""
+    context: str
+    """Context in it."""
+
+
+class NameArgs(TypedDict):
+    """Names that identities are made of."""
+
+    mesh_namespace: str
+    """Namespace of the control plane."""
+    trust_namespace: str
+    """Namespace of the trust anchor's key."""
+    trust_domain: str
+    """Last part of every identity."""
+    cluster_domain: str
+    """DNS domain of the cluster."""
+
+
+class ImageArgs(TypedDict):
+    """The images, fully resolved."""
+
+    proxy: str
+    """Data plane: sidecar and init container."""
+    control: str
+    """Control plane and demo."""
+    prometheus: str
+    """Prometheus."""
+    version: str
+    """What injected pods state as their proxy's version."""
+    pull_policy: str
+    """When nodes pull."""
+    pull_secret: str
+    """Name of a pull Secret, or empty."""
+
+
+class TrustArgs(TypedDict):
+    """The certificate authority."""
+
+    protect: bool
+    """Keep the anchor when the stack is taken down."""
+    issuer_certificate: str
+    """PEM of a brought issuer's certificate, or empty."""
+    issuer_key: str
+    """PEM of a brought issuer's key, or empty; read here only to be checked, it never becomes a resource's input."""
+    bundle: str
+    """PEM of the anchors behind a brought issuer, or empty."""
+
+
+class ProxyArgs(TypedDict):
+    """Defaults of the data plane."""
+
+    inbound_policy: str
+    """Default inbound policy."""
+    opaque_ports: str
+    """Ports relayed as bytes."""
+    skip_inbound_ports: str
+    """Inbound ports that bypass the proxy."""
+    skip_outbound_ports: str
+    """Outbound ports that bypass the proxy."""
+    cluster_networks: str
+    """Networks that count as the cluster."""
+    sidecar: str
+    """auto, native or classic."""
+    ipv6: bool
+    """Listen on IPv6 too."""
+    log_level: str
+    """Log level."""
+    log_format: str
+    """Log format."""
+    metrics_plaintext: bool
+    """Serve metrics without mTLS too."""
+    cpu_request: str
+    """CPU request."""
+    memory_request: str
+    """Memory request."""
+    memory_limit: str
+    """Memory limit."""
+    allowed_overrides: list[str]
+    """What pods may override; ["*"] for all."""
+
+
+class TelemetryArgs(TypedDict):
+    """Prometheus."""
+
+    enabled: bool
+    """Run it here."""
+    url: str
+    """Address of another one, or empty."""
+    retention: str
+    """How long samples are kept."""
+    scrape_interval: str
+    """How often proxies are asked."""
+
+
+class DemoArgs(TypedDict):
+    """The demo application."""
+
+    enabled: bool
+    """Run it."""
+    rate: int
+    """Requests per second of its meshed client."""
+
+
+class MeshArgs(TypedDict):
+    """The whole mesh."""
+
+    cluster: ClusterArgs
+    """Where it runs."""
+    names: NameArgs
+    """What it is called."""
+    images: ImageArgs
+    """What it runs."""
+    replicas: int
+    """Pods of each control-plane component."""
+    meshed_namespaces: list[str]
+    """Namespaces to create with injection enabled."""
+    leaf_lifetime: str
+    """Life of a workload's certificate."""
+    trust: TrustArgs
+    """The certificate authority."""
+    proxy: ProxyArgs
+    """The data plane's defaults."""
+    telemetry: TelemetryArgs
+    """Prometheus."""
+    demo: DemoArgs
+    """The demo."""
+
+
+class CertificateAuthorityArgs(TypedDict):
+    """Anchor, issuer and the bundle that proxies trust."""
+
+    cluster: ClusterArgs
+    """Where the Secrets are written, by the dynamic providers themselves."""
+    names: NameArgs
+    """Namespaces and trust domain."""
+    trust: TrustArgs
+    """Own or brought, protected or not."""
+    mesh_namespace: pulumi.Input[str]
+    """The mesh namespace, once it exists."""
+    trust_namespace: pulumi.Input[str]
+    """The trust namespace, once it exists."""
+
+
+class ComponentArgs(TypedDict):
+    """What every part of the control plane needs."""
+
+    mesh: MeshArgs
+    """The mesh's settings."""
+    namespace: pulumi.Input[str]
+    """The mesh namespace, once it exists."""
+
+
+class MeshedNamespaceArgs(TypedDict):
+    """A namespace whose pods are injected."""
+
+    namespace: str
+    """Its name."""
+
+
+class InjectionReadyArgs(TypedDict):
+    """Proof that pods of a namespace are injected."""
+
+    cluster: ClusterArgs
+    """Where to ask."""
+    namespace: pulumi.Input[str]
+    """In which namespace."""
+    trigger: pulumi.Input[int]
+    """Changes whenever the injector does, so that it is proven again."""

@@ -1,0 +1,129 @@
+"""What the stack declares of the demo: traffic -> web -> api over HTTP/1.1 and a raw-TCP pair, meshed; and one client
+outside the mesh.
+"""
+
+from typing import Any, cast
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from components.args import MeshArgs
+from components.injector.config import encode_config
+from components.injector.resource import InjectionReady, Injector, MeshedNamespace
+from components.workload import (
+    CONFIG_HASH,
+    container_security,
+    hash_of,
+    injector_config,
+    labels_of,
+    pod_security,
+    probe,
+)
+from proxy.api import labels
+
+Template = k8s.core.v1.PodTemplateSpecArgsDict
+MESHED = "demo"
+UNMESHED = "demo-unmeshed"
+HTTP_PORT = 8080
+TCP_PORT = 9000
+COUNTS_PORT = 8081
+
+
+class Demo(pulumi.ComponentResource):
+    """The demo application."""
+
+    def __init__(
+        self, name: str, mesh: MeshArgs, injector: Injector, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("tulle:index:Demo", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        inside = MeshedNamespace(f"{name}-meshed", {"namespace": MESHED}, child)
+        outside = k8s.core.v1.Namespace(
+            f"{name}-unmeshed",
+            metadata={"name": UNMESHED, "labels": {labels.PART_OF: "tulle", labels.MANAGED_BY: "tulle"}},
+            opts=child,
+        )
+        ready = InjectionReady(
+            f"{name}-ready",
+            {"cluster": mesh["cluster"], "namespace": inside.name, "trigger": injector.workload.generation},
+            pulumi.ResourceOptions(parent=self, depends_on=[injector.webhooks, inside]),
+        )
+        meshed = pulumi.ResourceOptions(parent=self, depends_on=[ready])
+        # Its pods are patched by the webhook, so a change of the proxy's settings must roll them to reach them.
+        settings = hash_of(encode_config(injector_config(mesh)).decode())
+        web, server = f"http://web.{MESHED}:{HTTP_PORT}/", f"tcp-server.{MESHED}:{TCP_PORT}"
+        rate = str(mesh["demo"]["rate"])
+        for app, module, replicas, port, environment in (
+            ("api", "api", 3, HTTP_PORT, {}),
+            ("web", "web", 2, HTTP_PORT, {"UPSTREAM": f"http://api.{MESHED}:{HTTP_PORT}/"}),
+            ("traffic", "traffic", 1, COUNTS_PORT, {"TARGET": web, "RATE": rate}),
+            ("tcp-server", "tcp_server", 1, TCP_PORT, {}),
+            ("tcp-client", "tcp_client", 1, 0, {"TARGET": server}),
+        ):
+            if port in (HTTP_PORT, TCP_PORT):
+                _service(f"{name}-{app}", app, inside.name, port, child)
+            template = _template(mesh, app, module, port, environment, settings)
+            _deployment(f"{name}-{app}", app, inside.name, replicas, template, meshed)
+        template = _template(mesh, "traffic", "traffic", COUNTS_PORT, {"TARGET": web, "RATE": "2"}, "")
+        _deployment(f"{name}-outside", "traffic", outside.metadata["name"], 1, template, child)
+        self.register_outputs({})
+
+
+def _service(name: str, app: str, namespace: pulumi.Input[str], port: int, opts: pulumi.ResourceOptions) -> None:
+    protocol = "http" if port == HTTP_PORT else "tcp"
+    k8s.core.v1.Service(
+        name,
+        metadata={"name": app, "namespace": namespace, "labels": _labels(app)},
+        spec={"selector": {"app": app}, "ports": [{"name": protocol, "port": port, "target_port": port}]},
+        opts=opts,
+    )
+
+
+def _deployment(
+    name: str,
+    app: str,
+    namespace: pulumi.Input[str],
+    replicas: int,
+    template: Template,
+    opts: pulumi.ResourceOptions,
+) -> None:
+    k8s.apps.v1.Deployment(
+        f"{name}-deployment",
+        metadata={"name": app, "namespace": namespace, "labels": _labels(app)},
+        spec={"replicas": replicas, "selector": {"match_labels": {"app": app}}, "template": template},
+        opts=opts,
+    )
+
+
+def _template(mesh: MeshArgs, app: str, module: str, port: int, environment: dict[str, str], settings: str) -> Template:
+    images = mesh["images"]
+    container: dict[str, Any] = {
+        "name": app,
+        "image": images["control"],
+        "imagePullPolicy": images["pull_policy"],
+        "command": ["python3", "-m", f"components.demo.{module}"],
+        "env": [{"name": key, "value": value} for key, value in environment.items()],
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if port:
+        container["ports"] = [{"name": "tcp" if port == TCP_PORT else "http", "containerPort": port, "protocol": "TCP"}]
+    if port not in (0, TCP_PORT):
+        container["livenessProbe"] = probe("/healthz", port, periodSeconds=10)
+        container["readinessProbe"] = probe("/healthz", port, periodSeconds=2)
+    template = {
+        "metadata": {"labels": _labels(app), "annotations": {CONFIG_HASH: settings} if settings else {}},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": pod_security(),
+            "containers": [container],
+            **({"imagePullSecrets": [{"name": images["pull_secret"]}]} if images["pull_secret"] else {}),
+        },
+    }
+    return cast(Template, template)
+
+
+def _labels(app: str) -> dict[str, str]:
+    return {"app": app, **labels_of("demo")}

@@ -1,0 +1,64 @@
+"""What the stack declares of identity: the process that signs workloads' certificates, and its issuer."""
+
+import pulumi
+
+from components.args import ComponentArgs
+from components.workload import ControlWorkload
+from proxy.api import labels
+
+ISSUER_DIR = "/var/run/tulle/issuer"
+BUNDLE_DIR = "/var/run/tulle/trust"
+
+
+class Identity(pulumi.ComponentResource):
+    """Certificates for the mesh's workloads."""
+
+    workload: ControlWorkload
+    """Its Deployment and what is around it."""
+
+    def __init__(self, name: str, args: ComponentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("tulle:index:Identity", name, {}, opts)
+        mesh = args["mesh"]
+        names = mesh["names"]
+        port = labels.IDENTITY_PORT
+        self.workload = ControlWorkload(
+            name,
+            {
+                "mesh": mesh,
+                "namespace": args["namespace"],
+                "component": "identity",
+                "image": mesh["images"]["control"],
+                "command": [
+                    "python3",
+                    "-m",
+                    "components.identity",
+                    f"--mesh-namespace={names['mesh_namespace']}",
+                    f"--trust-domain={names['trust_domain']}",
+                    f"--issuer-dir={ISSUER_DIR}",
+                    f"--bundle={BUNDLE_DIR}/{labels.BUNDLE_KEY}",
+                    f"--leaf-lifetime={mesh['leaf_lifetime']}",
+                ],
+                "services": [
+                    {
+                        "name": "identity-headless",
+                        "headless": True,
+                        "ports": [{"name": "grpc", "port": port, "target": port}],
+                    }
+                ],
+                "cluster_rules": [
+                    {"api_groups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+                    # A token names the pod it is bound to; identity looks whether that pod is still there.
+                    {"api_groups": [""], "resources": ["pods"], "verbs": ["get"]},
+                ],
+                "volumes": [
+                    {"name": "issuer", "secret": {"secretName": labels.ISSUER_SECRET, "defaultMode": 0o440}},
+                    {"name": "bundle", "configMap": {"name": labels.BUNDLE_CONFIG_MAP}},
+                ],
+                "mounts": [
+                    {"name": "issuer", "mountPath": ISSUER_DIR, "readOnly": True},
+                    {"name": "bundle", "mountPath": BUNDLE_DIR, "readOnly": True},
+                ],
+            },
+            pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})

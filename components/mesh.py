@@ -1,0 +1,122 @@
+"""The composition root of the mesh's resources: the only place that decides order.
+
+Read it top to bottom as the mesh comes up: mark, namespaces, trust, identity, destination, injector, Prometheus, meshed
+namespaces, demo.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+
+import pulumi
+import pulumi.runtime.config as stack_config
+import pulumi_kubernetes as k8s
+
+from components.args import MeshArgs
+from components.demo.resource import Demo
+from components.deploy.errors import DeployError
+from components.deploy.resource import StackOwner
+from components.destination.resource import Destination
+from components.identity.resource import Identity
+from components.injector.resource import Injector, MeshedNamespace
+from components.settings import read
+from components.telemetry.resource import Prometheus
+from components.trust.resource import CertificateAuthority
+from components.workload import labels_of
+from proxy.api import labels
+
+
+def read_stack() -> MeshArgs:
+    """The arguments that the current stack's config means; the one place where config is read."""
+    given: Mapping[str, str] = stack_config.CONFIG.get() or json.loads(os.environ.get("PULUMI_CONFIG", "{}"))
+    try:
+        return read(given, pulumi.get_stack(), os.environ)
+    except DeployError as error:
+        raise pulumi.RunError(str(error)) from None
+
+
+class ControlPlane(pulumi.ComponentResource):
+    """Identity, destination and injector."""
+
+    injector: Injector
+    """The injector, on which meshed workloads wait."""
+
+    def __init__(
+        self,
+        name: str,
+        mesh: MeshArgs,
+        namespace: pulumi.Input[str],
+        authority: CertificateAuthority,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("tulle:index:ControlPlane", name, {}, opts)
+        # Pods of the control plane mount the issuer and the bundle, and proxies of the others need identity.
+        trusting = pulumi.ResourceOptions(parent=self, depends_on=[authority])
+        identity = Identity(f"{name}-identity", {"mesh": mesh, "namespace": namespace}, trusting)
+        certified = pulumi.ResourceOptions(parent=self, depends_on=[authority, identity])
+        Destination(f"{name}-destination", {"mesh": mesh, "namespace": namespace}, certified)
+        self.injector = Injector(f"{name}-injector", {"mesh": mesh, "namespace": namespace}, certified)
+        self.register_outputs({})
+
+
+class Mesh(pulumi.ComponentResource):
+    """The whole mesh."""
+
+    trust_bundle: pulumi.Output[str]
+    """PEM of all trust anchors, public."""
+    issuer_not_after: pulumi.Output[str]
+    """When the issuer expires."""
+    prometheus_url: pulumi.Output[str]
+    """Where the mesh's metrics are asked for; empty if nowhere."""
+
+    def __init__(self, name: str, args: MeshArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        provider = k8s.Provider(
+            f"{name}-kubernetes",
+            kubeconfig=args["cluster"]["kubeconfig"],
+            context=args["cluster"]["context"],
+            enable_server_side_apply=True,
+            # Otherwise a changed key would delete the Secret or ConfigMap and make another: a gap that pods would see.
+            enable_secret_mutable=True,
+            enable_config_map_mutable=True,
+        )
+        options = pulumi.ResourceOptions.merge(pulumi.ResourceOptions(providers=[provider]), opts)
+        super().__init__("tulle:index:Mesh", name, {}, options)
+        child = pulumi.ResourceOptions(parent=self)
+        owner = StackOwner(f"{name}-owner", args["cluster"], child)
+        owned = pulumi.ResourceOptions(parent=self, depends_on=[owner])
+        mesh_namespace = _namespace(f"{name}-namespace", args["names"]["mesh_namespace"], owned)
+        trust_namespace = _namespace(f"{name}-trust-namespace", args["names"]["trust_namespace"], owned)
+        authority = CertificateAuthority(
+            f"{name}-authority",
+            {
+                "cluster": args["cluster"],
+                "names": args["names"],
+                "trust": args["trust"],
+                "mesh_namespace": mesh_namespace,
+                "trust_namespace": trust_namespace,
+            },
+            child,
+        )
+        control_plane = ControlPlane(f"{name}-control-plane", args, mesh_namespace, authority, child)
+        self.prometheus_url = pulumi.Output.from_input(args["telemetry"]["url"])
+        if args["telemetry"]["enabled"] and not args["telemetry"]["url"]:
+            meshed = pulumi.ResourceOptions(parent=self, depends_on=[control_plane])
+            prometheus = Prometheus(f"{name}-prometheus", {"mesh": args, "namespace": mesh_namespace}, meshed)
+            self.prometheus_url = prometheus.url
+        for namespace in args["meshed_namespaces"]:
+            MeshedNamespace(f"{name}-{namespace}", {"namespace": namespace}, owned)
+        if args["demo"]["enabled"]:
+            Demo(f"{name}-demo", args, control_plane.injector, child)
+        self.trust_bundle = authority.bundle
+        self.issuer_not_after = authority.issuer_not_after
+        self.register_outputs({"trustBundle": self.trust_bundle})
+
+
+def _namespace(name: str, namespace: str, opts: pulumi.ResourceOptions) -> pulumi.Output[str]:
+    """A namespace of the mesh's own, exempt from its webhooks: the control plane must start without itself."""
+    made = k8s.core.v1.Namespace(
+        name,
+        metadata={"name": namespace, "labels": {**labels_of("mesh"), labels.ADMISSION_EXEMPT: "disabled"}},
+        opts=opts,
+    )
+    return made.metadata.apply(lambda metadata: metadata.name or namespace)

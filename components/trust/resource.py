@@ -1,0 +1,220 @@
+"""What the stack declares of trust: anchor and issuer as dynamic resources, the bundle as a ConfigMap.
+
+No private key is an input or an output of anything here. A dynamic provider makes or reads keys and hands them to the
+cluster itself; a brought issuer's key it takes from the stack's config when it is configured.
+"""
+
+import datetime
+import hashlib
+from typing import Any
+
+import pulumi
+import pulumi_kubernetes as k8s
+from pulumi.dynamic import ConfigureRequest, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+
+from components.args import CertificateAuthorityArgs
+from components.workload import labels_of
+from proxy.api import labels
+
+ISSUER_KEY = "trust.issuerKey"
+
+
+class AnchorProvider(ResourceProvider):
+    """Makes the anchor once; adopts the one that is there."""
+
+    serialize_as_secret_always = False
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Make or adopt."""
+        from components.trust import authority
+        from components.trust.vault import Vault
+
+        with Vault(props) as vault:
+            certificate = vault.ensure_anchor(
+                props["namespace"], props["mesh_namespace"], props["trust_domain"], datetime.datetime.now(datetime.UTC)
+            )
+        outs = {**props, "certificate": certificate, "not_after": authority.not_after(certificate)}
+        return CreateResult(f"{props['namespace']}/{labels.ANCHOR_SECRET}", outs)
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Nothing changes an anchor; another name for the mesh would need another one."""
+        replaces = [key for key in ("namespace", "mesh_namespace", "trust_domain") if olds.get(key) != news.get(key)]
+        return DiffResult(changes=bool(replaces), replaces=replaces)
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        """Remove the Secret."""
+        from components.trust.vault import Vault
+
+        with Vault(props) as vault:
+            vault.remove(props["namespace"], labels.ANCHOR_SECRET)
+
+
+class IssuerProvider(ResourceProvider):
+    """Gives identity an issuer: signed by the anchor, or brought."""
+
+    serialize_as_secret_always = False
+
+    def __init__(self) -> None:
+        self._key = ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A serialised provider is part of the state: it must not know the key."""
+        return {"_key": ""}
+
+    def configure(self, req: ConfigureRequest) -> None:
+        """Take a brought issuer's key from config, never from inputs."""
+        self._key = str(req.config.get(ISSUER_KEY) or "")
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Sign or store; an issuer that a killed run left is kept if it fits."""
+        from components.trust.vault import Vault
+
+        with Vault(props) as vault:
+            found = vault.issuer_certificate(props["namespace"])
+            certificate = found if self._fits(found, props) else self._issue(vault, props)
+        return CreateResult(f"{props['namespace']}/{labels.ISSUER_SECRET}", self._outs(certificate, props))
+
+    def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
+        """Sign or store anew."""
+        from components.trust.vault import Vault
+
+        with Vault(props) as vault:
+            return UpdateResult(self._outs(self._issue(vault, props), props))
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Another anchor, another brought issuer, a missing Secret, or the last quarter of the issuer's life."""
+        from components.trust.vault import Vault
+
+        replaces = ["namespace"] if olds.get("namespace") != news.get("namespace") else []
+        with Vault(news) as vault:
+            fits = self._fits(vault.issuer_certificate(news["namespace"]), news)
+        changed = any(olds.get(key) != news.get(key) for key in ("bundle", "brought", "key_hash", "trust_domain"))
+        return DiffResult(changes=bool(replaces) or changed or not fits, replaces=replaces)
+
+    def delete(self, _id: str, props: dict[str, Any]) -> None:
+        """Remove the Secret."""
+        from components.trust.vault import Vault
+
+        with Vault(props) as vault:
+            vault.remove(props["namespace"], labels.ISSUER_SECRET)
+
+    def _issue(self, vault: Any, props: dict[str, Any]) -> str:
+        from components.trust.authority import KeyPair, make_issuer
+
+        if props.get("brought"):
+            issuer = KeyPair(props["brought"], self._key)
+        else:
+            anchor = vault.anchor(props["anchor_namespace"])
+            issuer = make_issuer(anchor, props["namespace"], props["trust_domain"], datetime.datetime.now(datetime.UTC))
+        vault.write_issuer(props["namespace"], issuer, props["bundle"])
+        return issuer.certificate
+
+    def _fits(self, certificate: str, props: dict[str, Any]) -> bool:
+        from components.trust.authority import issuer_fits
+
+        if not certificate:
+            return False
+        if props.get("brought"):
+            return bool(certificate == props["brought"])
+        return issuer_fits(certificate, props["bundle"], datetime.datetime.now(datetime.UTC))
+
+    def _outs(self, certificate: str, props: dict[str, Any]) -> dict[str, Any]:
+        from components.trust.authority import fingerprint, not_after
+
+        return {
+            **props,
+            "certificate": certificate,
+            "not_after": not_after(certificate),
+            "fingerprint": fingerprint(certificate),
+        }
+
+
+class TrustAnchor(Resource, module="tulle", name="TrustAnchor"):
+    """The root of all identities; its key stays in a Secret that no workload may read."""
+
+    certificate: pulumi.Output[str]
+    """PEM of the certificate, public."""
+    not_after: pulumi.Output[str]
+    """When it expires."""
+
+    def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(AnchorProvider(), name, {**props, "certificate": None, "not_after": None}, opts)
+
+
+class Issuer(Resource, module="tulle", name="Issuer"):
+    """What identity signs leaves with."""
+
+    certificate: pulumi.Output[str]
+    """PEM of the certificate, public."""
+    not_after: pulumi.Output[str]
+    """When it expires."""
+    fingerprint: pulumi.Output[str]
+    """SHA-256 of the certificate."""
+
+    def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
+        unset = {"certificate": None, "not_after": None, "fingerprint": None}
+        super().__init__(IssuerProvider(), name, {**props, **unset}, opts)
+
+
+class CertificateAuthority(pulumi.ComponentResource):
+    """Anchor, issuer, and the bundle ConfigMap in the mesh namespace, from which the injector keeps the copies."""
+
+    bundle: pulumi.Output[str]
+    """PEM of all anchors, public."""
+    issuer_not_after: pulumi.Output[str]
+    """When the issuer expires."""
+    issuer_fingerprint: pulumi.Output[str]
+    """SHA-256 of the issuer's certificate; changes when identity must read it anew."""
+
+    def __init__(self, name: str, args: CertificateAuthorityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("tulle:index:CertificateAuthority", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        trust, names = args["trust"], args["names"]
+        place = {"kubeconfig": args["cluster"]["kubeconfig"], "context": args["cluster"]["context"]}
+        common = {**place, "trust_domain": names["trust_domain"]}
+        issuer = {**common, "namespace": args["mesh_namespace"]}
+        if trust["issuer_certificate"]:
+            check_brought(trust["issuer_certificate"], trust["issuer_key"], trust["bundle"])
+            self.bundle = pulumi.Output.from_input(trust["bundle"])
+            issuer |= {
+                "bundle": trust["bundle"],
+                "brought": trust["issuer_certificate"],
+                # A hash of a 256-bit key gives nothing away, and makes a new key under the same certificate a change.
+                "key_hash": hashlib.sha256(trust["issuer_key"].encode()).hexdigest(),
+            }
+        else:
+            props = {**common, "namespace": args["trust_namespace"], "mesh_namespace": names["mesh_namespace"]}
+            protected = pulumi.ResourceOptions(parent=self, protect=trust["protect"])
+            anchor = TrustAnchor(f"{name}-anchor", props, protected)
+            self.bundle = anchor.certificate
+            issuer |= {"bundle": anchor.certificate, "anchor_namespace": args["trust_namespace"]}
+        made = Issuer(f"{name}-issuer", issuer, child)
+        self.issuer_not_after = made.not_after
+        self.issuer_fingerprint = made.fingerprint
+        k8s.core.v1.ConfigMap(
+            f"{name}-bundle",
+            metadata={
+                "name": labels.BUNDLE_CONFIG_MAP,
+                "namespace": args["mesh_namespace"],
+                "labels": labels_of("trust"),
+            },
+            data={labels.BUNDLE_KEY: self.bundle},
+            opts=child,
+        )
+        self.register_outputs({"bundle": self.bundle, "issuerNotAfter": self.issuer_not_after})
+
+
+def check_brought(certificate: str, key: str, bundle: str) -> None:
+    """Refuse an issuer that could not serve, before anything is changed."""
+    from components.trust.authority import AuthorityError, KeyPair, check_issuer
+
+    missing = [name for name, text in (("trust.issuerKey", key), ("trust.bundle", bundle)) if not text]
+    if missing:
+        raise pulumi.RunError(
+            f"trust.issuerCertificate is set, but {missing[0]} is not\n  Set it too: it needs all three."
+        )
+    try:
+        check_issuer(KeyPair(certificate, key), bundle, datetime.datetime.now(datetime.UTC))
+    except AuthorityError as error:
+        problem, _, way_out = str(error).rpartition(": ")
+        raise pulumi.RunError(f"{problem}\n  To put it right: {way_out}.") from None
