@@ -1,0 +1,77 @@
+# Tulle's one command surface. Every target says what it does, can be run again, and installs what it needs (`setup`).
+
+PYTHON ?= python3
+STACK ?= local
+CONTEXT ?=
+REGISTRY ?=
+VENV := .venv
+BIN := $(VENV)/bin
+DEPLOY := $(BIN)/tulle
+TARGET := --stack $(STACK) $(if $(CONTEXT),--context $(CONTEXT))
+PLAYBOOK := ANSIBLE_CONFIG=ansible/ansible.cfg $(BIN)/ansible-playbook
+SOURCES := $(shell find proxy -name '*.pyx' -o -name '*.pxd' 2>/dev/null) pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup packages up cluster images deploy proof down test check bench soak push lock proto clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: packages $(VENV)/.locked $(VENV)/.built ## install what is missing: system packages, Python environment, compiled proxy
+
+packages:
+	@PYTHON=$(PYTHON) ansible/files/packages.sh
+
+$(VENV)/.locked: requirements.lock
+	@echo "setup: Python environment from requirements.lock"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@sed -n '/^uv==/,/^[a-z]/p' requirements.lock | sed '$$d' > $(VENV)/uv.lock
+	@$(BIN)/pip install --quiet --require-hashes -r $(VENV)/uv.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.locked $(SOURCES)
+	@echo "setup: compiling the proxy"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+up: setup $(if $(CONTEXT),,cluster images) deploy proof ## a Kubernetes (unless CONTEXT= names one), the mesh, a demo, and the proof that it works
+
+cluster: setup ## the local single-node Kubernetes alone
+	@$(PLAYBOOK) ansible/playbooks/site.yml
+
+images: setup ## build the images and load them into the local cluster
+	@$(PLAYBOOK) ansible/playbooks/images.yml
+
+deploy: setup
+	@$(DEPLOY) up $(TARGET) --yes
+
+proof: setup
+	@$(DEPLOY) check $(if $(CONTEXT),--context $(CONTEXT)) --wait 180s
+	@$(DEPLOY) stat deploy -n demo $(if $(CONTEXT),--context $(CONTEXT)) --wait 120s
+
+down: setup ## remove the mesh; without CONTEXT= also the local cluster, and nothing else
+	@$(if $(CONTEXT),$(DEPLOY) down $(TARGET) --yes,$(PLAYBOOK) ansible/playbooks/reset.yml)
+
+check: setup ## linters, types, layers, architecture
+	@$(BIN)/python -m tests.check
+
+test: setup ## everything: check, unit, wire, mesh, iac, ansible, and end to end on a real cluster as root
+	@$(BIN)/python -m tests.run
+
+bench: setup ## the proxy beside Envoy; writes build/bench.json
+	@$(BIN)/python -m tests.bench
+
+push: setup ## push the images: make push REGISTRY=registry.example/tulle
+	@test -n "$(REGISTRY)" || { echo "push: say where to: make push REGISTRY=registry.example/tulle" >&2; exit 2; }
+	@$(PLAYBOOK) ansible/playbooks/images.yml -e images_registry=$(REGISTRY) -e images_push=true
+
+lock: ## resolve requirements.lock anew from pyproject.toml
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+		--no-emit-index-url --no-header pyproject.toml -o requirements.lock
+
+proto: setup ## regenerate the code of proxy/api/*.proto
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proxy/api/*.proto
+
+clean: ## remove what was built in this folder
+	@rm -rf build $(VENV) *.egg-info; find proxy -name '*.so' -delete; find proxy -name '*.c' -delete
