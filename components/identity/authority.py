@@ -132,7 +132,8 @@ def public_key_of(csr: bytes, identity: WorkloadIdentity) -> ec.EllipticCurvePub
         signed = request.is_signature_valid
         key = request.public_key()
         names = _names(request)
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature, x509.DuplicateExtension) as error:
+    except Exception as error:
+        # The parser has a dozen ways to refuse what a caller made up, and all of them are the caller's fault.
         raise CSRError(f"the CSR cannot be read: {error}") from None
     if not signed:
         raise CSRError("the CSR is not signed by its own key")
@@ -193,7 +194,7 @@ def issue(
 def _certificates(pem: bytes, where: str) -> list[x509.Certificate]:
     try:
         found = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise IssuerError("certificate_unreadable", f"{where} holds no readable PEM certificate") from None
     if where == "tls.crt" and len(found) > MAX_CHAIN:
         raise IssuerError("chain_too_long", f"{where} holds {len(found)} certificates; at most {MAX_CHAIN}")

@@ -1,0 +1,102 @@
+"""The issuer's files: read live, and a pair that cannot be used never replaces one that can."""
+
+import datetime
+from pathlib import Path
+
+import pytest
+
+from components.identity.issuer import IssuerFiles
+from tests.kit.authorities import DAY, NOW, Signer, authority
+
+ROOT = authority("root", end=NOW + 3650 * DAY)
+ONE = authority("one", ROOT)
+TWO = authority("two", ROOT)
+
+
+class Folder:
+    """What the kubelet mounts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files = IssuerFiles(path, path / "bundle.crt")
+
+    def write(self, signer: Signer, key: Signer | None = None, bundle: bytes = ROOT.pem) -> None:
+        (self.path / "tls.crt").write_bytes(signer.pem)
+        (self.path / "tls.key").write_bytes((key or signer).key_pem)
+        (self.path / "bundle.crt").write_bytes(bundle)
+
+    def read(self, now: datetime.datetime = NOW) -> tuple[str, str]:
+        """The name of the issuer in use, and the problem."""
+        self.files.read(now)
+        current = self.files.current
+        return current.certificate.subject.rfc4514_string() if current else "", self.files.problem
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_without_files_there_is_no_issuer_and_a_sentence_says_why(folder: Folder) -> None:
+    name, problem = folder.read()
+    assert name == ""
+    assert "tls.crt" in problem
+    assert "tulle-issuer" in problem
+
+
+def test_a_new_pair_is_taken_live(folder: Folder) -> None:
+    folder.write(ONE)
+    assert folder.read() == ("CN=one", "")
+    folder.write(TWO)
+    assert folder.read() == ("CN=two", "")
+
+
+def test_a_pair_that_does_not_match_is_refused_and_the_old_one_kept(folder: Folder) -> None:
+    folder.write(ONE)
+    folder.read()
+    folder.write(TWO, key=ONE)
+    name, problem = folder.read()
+    assert name == "CN=one"
+    assert "tls.key is not the key of tls.crt" in problem
+    folder.write(TWO)
+    assert folder.read() == ("CN=two", "")
+
+
+def test_an_expired_or_untrusted_pair_is_refused_and_the_old_one_kept(folder: Folder) -> None:
+    folder.write(ONE)
+    folder.read()
+    folder.write(authority("old", ROOT, start=NOW - 9 * DAY, end=NOW - DAY))
+    assert folder.read()[0] == "CN=one"
+    folder.write(authority("stranger"))
+    assert folder.read()[0] == "CN=one"
+    assert "no anchor" in folder.files.problem
+
+
+def test_files_that_vanish_leave_the_issuer_in_use(folder: Folder) -> None:
+    folder.write(ONE)
+    folder.read()
+    (folder.path / "tls.crt").unlink()
+    assert folder.read()[0] == "CN=one"
+
+
+def test_the_bundle_is_read_again_too(folder: Folder) -> None:
+    other = authority("other root", end=NOW + 3650 * DAY)
+    below = authority("below", other)
+    folder.write(below)
+    assert folder.read()[0] == ""
+    folder.write(below, bundle=ROOT.pem + other.pem)
+    assert folder.read() == ("CN=below", "")
+
+
+def test_a_pair_that_becomes_valid_later_is_taken_then(folder: Folder) -> None:
+    folder.write(authority("early", ROOT, start=NOW + DAY, end=NOW + 9 * DAY))
+    assert "check the clocks" in folder.read()[1]
+    assert folder.read(NOW + 2 * DAY) == ("CN=early", "")
+
+
+def test_an_issuer_that_expires_in_use_is_said_to_be(folder: Folder) -> None:
+    folder.write(ONE)
+    folder.read()
+    name, problem = folder.read(NOW + 400 * DAY)
+    assert name == "CN=one"
+    assert "expired" in problem
