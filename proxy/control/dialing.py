@@ -51,18 +51,20 @@ def dialer(
 ) -> Dial:
     """Dial one service whose identity must be `server_name`.
 
-    `may_be_anonymous` is for identity alone: before the first certificate there is none to show.
+    A service that may be called anonymously is: identity alone, which goes by the token. Before the first certificate there
+    is none to show, and one that has run out (a machine asleep for a day) would lock the pod out for good.
     """
 
     async def dial(address: Address, connection: Connection) -> None:
         context: TLSContext | None = None
         if not address.is_loopback:
-            context = contexts.client
-            if context is None:
-                anchors = bundle.cell.value
-                if not may_be_anonymous or anchors is None:
-                    raise ConnectionError("no certificate yet")
+            anchors = bundle.cell.value
+            if may_be_anonymous and anchors is not None:
                 context = contexts.anonymous_client(anchors.pem)
+            else:
+                context = contexts.client
+            if context is None:
+                raise ConnectionError("no certificate yet")
         socket_address = SocketAddress(address.host, address.port)
         dial_control(reactor, socket_address, _Adaptor(connection), context, server_name, ALPN_OPAQUE, TIMEOUT)
 

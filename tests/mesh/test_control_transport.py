@@ -135,7 +135,7 @@ class Sidecar:
         self.log = Log("debug", write=self.lines.append)
         (folder / "token").write_text("token")
         (folder / "ca.crt").write_bytes(plane.ca.cert_pem.bytes())
-        self.contexts = TLSContexts()
+        self.contexts = TLSContexts(WEB)
         self.bundle = TrustBundle(str(folder / "ca.crt"), self.log, interval=0.05)
         self.reactor = Reactor(asyncio.get_running_loop())
         self.clients: list[ControlClient] = []
@@ -195,7 +195,7 @@ def run(scenario: Any) -> None:
     uvloop.run(scenario)
 
 
-def test_the_first_certificate_is_asked_for_anonymously_and_then_shown(tmp_path: Path) -> None:
+def test_certificates_are_asked_for_by_token_and_then_shown_to_discovery(tmp_path: Path) -> None:
     async def scenario() -> None:
         plane = ControlPlane()
         async with plane.run(tmp_path) as port, Sidecar(plane, port, tmp_path, IDENTITY) as sidecar:
@@ -210,7 +210,7 @@ def test_the_first_certificate_is_asked_for_anonymously_and_then_shown(tmp_path:
     run(scenario())
 
 
-def test_renewals_show_the_certificate_and_connections_outlive_them(tmp_path: Path) -> None:
+def test_a_connection_outlives_the_certificate_it_began_with(tmp_path: Path) -> None:
     async def scenario() -> None:
         plane = ControlPlane()
         plane.lifetime = timedelta(seconds=3)
@@ -222,8 +222,7 @@ def test_renewals_show_the_certificate_and_connections_outlive_them(tmp_path: Pa
             await until(lambda: sidecar.contexts.generation >= 3)
             assert sidecar.destination_client.connects == 1
             assert sidecar.destination_client.is_connected
-            assert plane.peers[0] is None
-            assert WEB in plane.peers[2:]
+            assert plane.peers.count(WEB) == 1
             watch.close()
 
     run(scenario())
@@ -284,7 +283,7 @@ def test_loopback_is_dialled_in_plaintext(tmp_path: Path) -> None:
         bundle = TrustBundle(str(tmp_path / "none"), log)
         client = ControlClient(
             Address("127.0.0.1", server.sockets[0].getsockname()[1]),
-            dial=dialer(reactor, TLSContexts(), bundle, IDENTITY), resolve=resolve, log=log,
+            dial=dialer(reactor, TLSContexts(WEB), bundle, IDENTITY), resolve=resolve, log=log,
         )  # fmt: skip
         with pytest.raises(framing.CallError):
             await client.unary("/x/Y", b"", 3)
@@ -292,5 +291,36 @@ def test_loopback_is_dialled_in_plaintext(tmp_path: Path) -> None:
         await client.close()
         reactor.close()
         server.close()
+
+    run(scenario())
+
+
+def test_a_leaf_of_another_name_is_not_taken(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        plane = ControlPlane()
+        plane.certify_name = "other.demo.serviceaccount.identity.tulle.cluster.local"
+        async with plane.run(tmp_path) as port, Sidecar(plane, port, tmp_path, IDENTITY) as sidecar:
+            await until(lambda: sidecar.identity.refreshes_failed >= 1)
+            assert not sidecar.identity.is_ready
+            assert sidecar.contexts.client is None
+            plane.certify_name = WEB
+            await asyncio.wait_for(sidecar.identity.wait_ready(), 15)
+
+    run(scenario())
+
+
+def test_a_leaf_that_is_over_is_replaced_all_the_same(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        plane = ControlPlane()
+        plane.lifetime = timedelta(seconds=1)
+        async with plane.run(tmp_path) as port, Sidecar(plane, port, tmp_path, IDENTITY) as sidecar:
+            await asyncio.wait_for(sidecar.identity.wait_ready(), 15)
+            sidecar.tasks.pop().cancel()
+            await asyncio.sleep(1.5)
+            plane.lifetime = timedelta(hours=1)
+            sidecar.tasks.append(asyncio.create_task(sidecar.identity.run()))
+            await until(lambda: sidecar.identity.refreshes_ok >= 2)
+            _, cell = sidecar.destination.watch_cell("10.0.0.1:80")
+            await asyncio.wait_for(cell.first(), 10)
 
     run(scenario())
