@@ -119,4 +119,5 @@ def _namespace(name: str, namespace: str, opts: pulumi.ResourceOptions) -> pulum
         metadata={"name": namespace, "labels": {**labels_of("mesh"), labels.ADMISSION_EXEMPT: "disabled"}},
         opts=opts,
     )
-    return made.metadata.apply(lambda metadata: metadata.name or namespace)
+    ready: pulumi.Output[str] = made.metadata.apply(lambda metadata: metadata.name or namespace)
+    return ready

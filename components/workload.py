@@ -6,7 +6,7 @@ WorkloadArgs.
 """
 
 import hashlib
-from typing import Any, Final, NotRequired, TypedDict, cast
+from typing import Any, Final, NotRequired, TypeAlias, TypedDict, cast
 
 import msgspec
 import pulumi
@@ -18,7 +18,7 @@ from components.injector.control_plane import control_plane_pod, control_plane_s
 from components.injector.patch import Owner, inject_pod
 from proxy.api import labels
 
-ObjectMeta = k8s.meta.v1.ObjectMetaArgsDict
+ObjectMeta: TypeAlias = k8s.meta.v1.ObjectMetaArgsDict
 
 API_ACCESS: Final = "kube-api-access"
 API_ACCESS_DIR: Final = "/var/run/secrets/kubernetes.io/serviceaccount"

@@ -2,7 +2,7 @@
 outside the mesh.
 """
 
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import pulumi
 import pulumi_kubernetes as k8s
@@ -21,12 +21,13 @@ from components.workload import (
 )
 from proxy.api import labels
 
-Template = k8s.core.v1.PodTemplateSpecArgsDict
+Template: TypeAlias = k8s.core.v1.PodTemplateSpecArgsDict
 MESHED = "demo"
 UNMESHED = "demo-unmeshed"
 HTTP_PORT = 8080
 TCP_PORT = 9000
-COUNTS_PORT = 8081
+HEALTH_PORT = 8081
+"""Where traffic and the TCP pair answer for their health and counts; web and api do so on their own port."""
 
 
 class Demo(pulumi.ComponentResource):
@@ -56,15 +57,15 @@ class Demo(pulumi.ComponentResource):
         for app, module, replicas, port, environment in (
             ("api", "api", 3, HTTP_PORT, {}),
             ("web", "web", 2, HTTP_PORT, {"UPSTREAM": f"http://api.{MESHED}:{HTTP_PORT}/"}),
-            ("traffic", "traffic", 1, COUNTS_PORT, {"TARGET": web, "RATE": rate}),
+            ("traffic", "traffic", 1, 0, {"TARGET": web, "RATE": rate}),
             ("tcp-server", "tcp_server", 1, TCP_PORT, {}),
             ("tcp-client", "tcp_client", 1, 0, {"TARGET": server}),
         ):
-            if port in (HTTP_PORT, TCP_PORT):
+            if port:
                 _service(f"{name}-{app}", app, inside.name, port, child)
             template = _template(mesh, app, module, port, environment, settings)
             _deployment(f"{name}-{app}", app, inside.name, replicas, template, meshed)
-        template = _template(mesh, "traffic", "traffic", COUNTS_PORT, {"TARGET": web, "RATE": "2"}, "")
+        template = _template(mesh, "traffic", "traffic", 0, {"TARGET": web, "RATE": "2"}, "")
         _deployment(f"{name}-outside", "traffic", outside.metadata["name"], 1, template, child)
         self.register_outputs({})
 
@@ -97,21 +98,27 @@ def _deployment(
 
 def _template(mesh: MeshArgs, app: str, module: str, port: int, environment: dict[str, str], settings: str) -> Template:
     images = mesh["images"]
+    health = port if port == HTTP_PORT else HEALTH_PORT
+    ports = {
+        **({"http" if port == HTTP_PORT else "tcp": port} if port else {}),
+        **({"health": health} if health != port else {}),
+    }
     container: dict[str, Any] = {
         "name": app,
         "image": images["control"],
         "imagePullPolicy": images["pull_policy"],
         "command": ["python3", "-m", f"components.demo.{module}"],
-        "env": [{"name": key, "value": value} for key, value in environment.items()],
+        "env": [
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            *({"name": key, "value": value} for key, value in environment.items()),
+        ],
+        "ports": [{"name": name, "containerPort": number, "protocol": "TCP"} for name, number in ports.items()],
+        "livenessProbe": probe("/healthz", health, periodSeconds=10),
+        "readinessProbe": probe("/healthz", health, periodSeconds=2),
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-    if port:
-        container["ports"] = [{"name": "tcp" if port == TCP_PORT else "http", "containerPort": port, "protocol": "TCP"}]
-    if port not in (0, TCP_PORT):
-        container["livenessProbe"] = probe("/healthz", port, periodSeconds=10)
-        container["readinessProbe"] = probe("/healthz", port, periodSeconds=2)
     template = {
         "metadata": {"labels": _labels(app), "annotations": {CONFIG_HASH: settings} if settings else {}},
         "spec": {

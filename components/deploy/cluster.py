@@ -7,6 +7,7 @@ applied, or why.
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,8 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds: a context that does not answer is reported within this time instead of hanging a terminal."""
 REQUEST_TIMEOUT: Final = 40.0
 """Seconds: above the API server's own 30 s for admission webhooks, so that its explanation wins over ours."""
+RESTART_PATIENCE: Final = 30.0
+"""Seconds for which an API server that did answer may be away: one that restarts must not end a deployment."""
 RETRIED_STATUS: Final = frozenset({429, 503, 504})
 APPLY: Final = "application/apply-patch+yaml"
 
@@ -37,6 +40,7 @@ class Cluster:
         self._http = _connect(target)
         self._kinds: dict[str, dict[str, tuple[str, bool]]] = {}
         self._lock = threading.Lock()
+        self._answered = False
 
     def close(self) -> None:
         """Give the connections back."""
@@ -118,10 +122,17 @@ class Cluster:
     ) -> Manifest:
         """One request; raises ClusterError with the API server's own words."""
         headers = {"Content-Type": content_type} if body is not None else {}
-        for attempt in (1, 2, 3):
+        refused_since = 0.0
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 response = self._http.request(verb, path, params=dict(params or {}), content=body, headers=headers)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                refused_since = refused_since or time.monotonic()
+                if self._answered and time.monotonic() - refused_since < RESTART_PATIENCE:
+                    time.sleep(1.0)
+                    continue
                 raise ClusterError(
                     f"{self.target} does not answer: {error}",
                     "Start that cluster (the local one: `make up`), or name another with --context and --kubeconfig.",
@@ -131,9 +142,10 @@ class Cluster:
                     continue
                 raise ClusterError(f"{verb} {path} on {self.target} failed: {error!r}") from error
             if response.status_code in RETRIED_STATUS and attempt < 3:
-                threading.Event().wait(0.5 * attempt)
+                time.sleep(0.5 * attempt)
                 continue
             break
+        self._answered = True
         if response.is_success:
             answer: Manifest = response.json()
             return answer

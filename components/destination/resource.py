@@ -19,7 +19,7 @@ class Destination(pulumi.ComponentResource):
         super().__init__("tulle:index:Destination", name, {}, opts)
         mesh = args["mesh"]
         names, port = mesh["names"], labels.DESTINATION_PORT
-        read = ["get", "list", "watch"]
+        read = ["list", "watch"]
         self.workload = ControlWorkload(
             name,
             {
@@ -46,7 +46,6 @@ class Destination(pulumi.ComponentResource):
                 "cluster_rules": [
                     {"api_groups": [""], "resources": ["services", "pods", "namespaces"], "verbs": read},
                     {"api_groups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
-                    {"api_groups": ["apps"], "resources": ["replicasets"], "verbs": read},
                 ],
             },
             pulumi.ResourceOptions(parent=self),

@@ -47,8 +47,6 @@ class Identity(pulumi.ComponentResource):
                 ],
                 "cluster_rules": [
                     {"api_groups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
-                    # A token names the pod it is bound to; identity looks whether that pod is still there.
-                    {"api_groups": [""], "resources": ["pods"], "verbs": ["get"]},
                 ],
                 "volumes": [
                     {"name": "issuer", "secret": {"secretName": labels.ISSUER_SECRET, "defaultMode": 0o440}},

@@ -60,6 +60,7 @@ class Injector(pulumi.ComponentResource):
                     "components.injector",
                     f"--mesh-namespace={names['mesh_namespace']}",
                     f"--config={CONFIG_DIR}/config.json",
+                    f"--webhook-configurations={WEBHOOKS}",
                 ],
                 "services": [
                     {
@@ -194,7 +195,7 @@ def _webhook(
                 {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": exempt},
             ]
         },
-        "reinvocation_policy": "IfNeeded",
+        "reinvocation_policy": "Never",
         "rules": [
             {
                 "operations": ["CREATE"],
@@ -213,22 +214,22 @@ def _cluster_rules() -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
     read = ["get", "list", "watch"]
     return [
         {"api_groups": [""], "resources": ["namespaces"], "verbs": read},
-        # Copies of the trust bundle, in any namespace that has meshed pods.
-        {"api_groups": [""], "resources": ["configmaps"], "verbs": [*read, "create", "update", "patch"]},
-        {"api_groups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-        {"api_groups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
-        # The owner of a pod, on which events are written.
+        # Copies of the trust bundle, in any namespace that has meshed pods; a create cannot be limited by name.
+        {"api_groups": [""], "resources": ["configmaps"], "verbs": ["create"]},
         {
-            "api_groups": ["apps"],
-            "resources": ["deployments", "replicasets", "daemonsets", "statefulsets"],
-            "verbs": ["get"],
+            "api_groups": [""],
+            "resources": ["configmaps"],
+            "resource_names": [labels.BUNDLE_CONFIG_MAP],
+            "verbs": [*read, "update"],
         },
-        {"api_groups": ["batch"], "resources": ["jobs", "cronjobs"], "verbs": ["get"]},
+        {"api_groups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+        # The owner of a pod, on which events are written.
+        {"api_groups": ["apps"], "resources": ["replicasets"], "verbs": ["get"]},
         {
             "api_groups": ["admissionregistration.k8s.io"],
             "resources": ["mutatingwebhookconfigurations"],
             "resource_names": [WEBHOOKS],
-            "verbs": [*read, "update", "patch"],
+            "verbs": [*read, "patch"],
         },
     ]
 
@@ -239,13 +240,15 @@ def _mesh_rules() -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
         {
             "api_groups": [""],
             "resources": ["secrets"],
-            "resource_names": ["injector-tls", "injector-ca"],
-            "verbs": ["get", "list", "watch", "update", "patch"],
+            "resource_names": ["tulle-injector-tls"],
+            "verbs": ["get", "list", "watch", "update"],
         },
+        {"api_groups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
         {
             "api_groups": ["coordination.k8s.io"],
             "resources": ["leases"],
-            "verbs": ["get", "list", "watch", "create", "update", "patch"],
+            "resource_names": ["tulle-injector"],
+            "verbs": ["get", "update"],
         },
     ]
 
