@@ -4,9 +4,7 @@ Pods hang on the bridge, and the node's address is the bridge's, so nothing chan
 """
 
 import json
-import os
 import subprocess
-from pathlib import Path
 
 from settings import Settings
 
@@ -66,8 +64,9 @@ def _drops_forwarded() -> bool:
 
 
 def ports_of(bridge: str) -> list[str]:
-    folder = Path("/sys/class/net", bridge, "brif")
-    return sorted(os.listdir(folder)) if folder.exists() else []
+    # Asked of the kernel, not of /sys: what that shows is the network namespace it was mounted in.
+    listed = run("ip", "-json", "link", "show", "master", bridge)
+    return sorted(link["ifname"] for link in json.loads(listed.stdout or "[]")) if listed.returncode == 0 else []
 
 
 def remove(settings: Settings) -> None:
