@@ -83,7 +83,8 @@ class Proxy:
             except OSError:
                 pass
             time.sleep(0.03)
-        raise Failed(f"the proxy of {self.pod.name} is not ready\n{self.log}")
+        code = None if self.process is None else self.process.poll()
+        raise Failed(f"the proxy of {self.pod.name} is not ready (exit code {code})\n{self.log}")
 
     def get(self, path: str) -> "Answer":
         """Ask the admin port from the pod's own loopback."""

@@ -1,0 +1,114 @@
+"""The command: builds both sides, alternates rounds, prints a table, writes build/bench.json."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from typing import Any, Final
+
+from tests.bench import measure
+from tests.bench.root import runtime
+from tests.bench.scenarios import SCENARIOS, Figures
+from tests.bench.sides import Envoy, Side, envoy, tulle
+from tests.kit.topology import ROOT, Mesh
+
+OUTPUT: Final = ROOT / "build" / "bench.json"
+BARS: Final = {("http1-100b", "cpu_us_per_request"): 0.8, ("http1-100b", "rss_mb"): 0.6}
+"""The most that the ratio to Envoy may be."""
+WARM_UP_SECONDS: Final = 2.0
+
+
+def missing() -> list[str]:
+    """What has to be there first."""
+    found = [name for name in ("wrk", "nginx", "taskset", "ip", "nsenter", "setpriv") if not shutil.which(name)]
+    if os.geteuid() != 0:
+        found.append("root (network namespaces)")
+    if (os.cpu_count() or 1) < 2:
+        found.append("a second core")
+    return found
+
+
+def run(name: str, sides: list[Side], rounds: int, seconds: float) -> dict[str, Any]:
+    """One scenario: A B, B A, A B, ... so that what drifts meets both alike."""
+    kept: dict[str, list[Figures]] = {side.name: [] for side in sides}
+    for side in sides:
+        SCENARIOS[name](side, WARM_UP_SECONDS)
+    for number in range(rounds):
+        for side in sides if number % 2 == 0 else sides[::-1]:
+            figures = SCENARIOS[name](side, seconds)
+            kept[side.name].append({key: round(value, 4) for key, value in figures.items()})
+            print(f"  round {number + 1} {side.name:6}", show(figures), file=sys.stderr, flush=True)
+    result: dict[str, Any] = {side: measure.medians(each) for side, each in kept.items()}
+    if "envoy" in result and "tulle" in result:
+        result["ratio"] = measure.ratios(result["tulle"], result["envoy"])
+    result["rounds"] = kept
+    return result
+
+
+def show(figures: Figures) -> str:
+    """Figures on a line."""
+    return "  ".join(f"{name} {value:10.4g}" for name, value in figures.items())
+
+
+def table(scenarios: dict[str, Any]) -> list[str]:
+    """What is printed at the end."""
+    lines = [f"{'scenario':20} {'figure':22} {'tulle':>10} {'envoy':>10} {'ratio':>7}  bar"]
+    for name, result in scenarios.items():
+        for figure, ours in result["tulle"].items():
+            theirs = result.get("envoy", {}).get(figure, float("nan"))
+            ratio = result.get("ratio", {}).get(figure, float("nan"))
+            bar = BARS.get((name, figure))
+            verdict = "" if bar is None else f"<= {bar}: {'met' if ratio <= bar else 'MISSED'}"
+            lines.append(f"{name:20} {figure:22} {ours:10.4g} {theirs:10.4g} {ratio:7.3f}  {verdict}")
+    return lines
+
+
+def main() -> int:
+    """Exit code 0 when every bar is met, 1 when one is missed, 2 when nothing could be measured."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--scenario", action="append", choices=sorted(SCENARIOS), default=None)
+    parser.add_argument("--only", choices=("tulle", "envoy"), default=None, help="one side, for profiling")
+    parser.add_argument("--tree", action="store_true", help="run the proxy from the working tree, not from the image")
+    options = parser.parse_args()
+    if lacking := missing():
+        print(f"bench needs {', '.join(lacking)}", file=sys.stderr)
+        return 2
+    scenarios: dict[str, Any] = {}
+    children: list[subprocess.Popen[bytes]] = []
+    envoys: list[Envoy] = []
+    with runtime(options.tree) as source, Mesh() as mesh:
+        try:
+            sides = []
+            if options.only != "envoy":
+                sides.append(tulle(mesh, source, children))
+            if options.only != "tulle":
+                sides.append(envoy(mesh, children, envoys))
+            print(f"proxy from the {source.description}; pids { {s.name: s.pids for s in sides} }", file=sys.stderr)
+            for name in options.scenario or SCENARIOS:
+                print(f"{name}: {SCENARIOS[name].__doc__}", file=sys.stderr, flush=True)
+                scenarios[name] = run(name, sides, options.rounds, options.seconds)
+        finally:
+            for each in envoys:
+                each.stop()
+            for child in children:
+                child.kill()
+                child.wait()
+        described = source.description
+    if options.only:
+        return 0
+    print(*table(scenarios), sep="\n")
+    OUTPUT.parent.mkdir(exist_ok=True)
+    where = {"proxy": described, "kernel": platform.release(), "cores": os.cpu_count(), "seconds": options.seconds}
+    OUTPUT.write_text(json.dumps({"scenarios": scenarios, "run": where}, indent=1) + "\n")
+    print(f"every round: {OUTPUT.relative_to(ROOT)}")
+    missed = [bar for bar in BARS if bar[0] in scenarios and scenarios[bar[0]]["ratio"][bar[1]] > BARS[bar]]
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
