@@ -1,8 +1,8 @@
 """The proxy's settings: pure. One table, read once at start; says nothing of what a setting makes happen.
 
-A row is a field of `Settings`: its variable is `TULLE_PROXY_` and the field's name in capitals, then come the parser, the
-default as it would be written in the environment, and a sentence. A bad value is a `SettingError`, which names the variable,
-the value and the way out; the process then exits with EXIT_BAD_SETTING.
+A row is a field of `Settings`: its variable is `TULLE_PROXY_` and the field's name in capitals, then come the parser,
+the default as it would be written in the environment, and a sentence. A bad value is a `SettingError`, which names
+the variable, the value and the way out; the process then exits with EXIT_BAD_SETTING.
 """
 
 # ruff: noqa: RUF009 (a row of the table is a call: that it runs once, when the class is made, is the point)
@@ -56,7 +56,8 @@ class Address(NamedTuple):
             return False
 
 
-class PortSet(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PortSet:
     """Ports as inclusive, sorted, disjoint ranges: `1-65535` costs one pair, not 65,535 integers."""
 
     ranges: tuple[tuple[int, int], ...] = ()
@@ -274,12 +275,16 @@ class Settings:
     )
     metrics_plaintext: bool = setting(boolean, "false", "Whether anyone may read /metrics without TLS.")
 
-    inbound_detect_timeout: float = setting(duration, "10s", "How long an inbound client may take to show its protocol.")
+    inbound_detect_timeout: float = setting(
+        duration, "10s", "How long an inbound client may take to show its protocol."
+    )
     outbound_detect_timeout: float = setting(duration, "10s", "How long the application may take to show its protocol.")
     inbound_connect_timeout: float = setting(duration, "300ms", "How long a connection to the application may take.")
     outbound_connect_timeout: float = setting(duration, "1s", "How long TCP and TLS to a peer may take.")
     outbound_failfast_timeout: float = setting(duration, "3s", "How long a request waits for an endpoint before 503.")
-    inbound_failfast_timeout: float = setting(duration, "1s", "How long a request waits for the application before 503.")
+    inbound_failfast_timeout: float = setting(
+        duration, "1s", "How long a request waits for the application before 503."
+    )
     max_in_flight: int = setting(count, "100000", "Requests without a response at which further ones are refused.")
     http1_pool_idle_timeout: float = setting(duration, "3s", "How long an unused HTTP/1 connection to a peer is kept.")
     discovery_idle_timeout: float = setting(duration, "5s", "How long discovery of an unused destination is kept.")
@@ -294,9 +299,7 @@ class Settings:
     @property
     def identity(self) -> names.WorkloadIdentity:
         """Who this pod is."""
-        return names.workload_identity(
-            self.service_account, self.pod_namespace, self.mesh_namespace, self.trust_domain
-        )
+        return names.workload_identity(self.service_account, self.pod_namespace, self.mesh_namespace, self.trust_domain)
 
     @property
     def has_ipv6(self) -> bool:

@@ -1,6 +1,8 @@
-"""`python3 -m proxy.wait_ready`: holds an application back until its proxy is ready. Standard library only, and little of it.
+"""`python3 -m proxy.wait_ready`: holds an application back until its proxy is ready. Standard library only, and
+little of it.
 
-A classic sidecar's postStart hook runs it. Exit codes: 0 ready, 64 bad argument, 69 (EX_UNAVAILABLE, as linkerd-await) timeout.
+A classic sidecar's postStart hook runs it. Exit codes: 0 ready, 64 bad argument, 69 (EX_UNAVAILABLE, as linkerd-
+await) timeout.
 """
 
 import socket

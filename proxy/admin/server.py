@@ -1,7 +1,8 @@
-"""The admin port as functions of a request: routes, who may call them, what they answer. The sockets and HTTP are not here.
+"""The admin port as functions of a request: routes, who may call them, what they answer. The sockets and HTTP are not
+here.
 
-`/live` and `/ready` are for the kubelet, so for all. `/metrics` is for Prometheus, known by its mesh identity, and for loopback.
-The rest is for whoever is inside the pod: loopback alone.
+`/live` and `/ready` are for the kubelet, so for all. `/metrics` is for Prometheus, known by its mesh identity, and
+for loopback. The rest is for whoever is inside the pod: loopback alone.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """How long to wait before the next try: pure but for the dice, which are passed in.
 
-Full jitter: any wait between nothing and the current ceiling. A thousand proxies that lose one control plane together come
-back spread over the whole interval, and each of them within CAP.
+Full jitter: any wait between nothing and the current ceiling. A thousand proxies that lose one control plane together
+come back spread over the whole interval, and each of them within CAP.
 """
 
 import random

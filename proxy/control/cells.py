@@ -1,6 +1,7 @@
 """A watched value: who holds a Cell sees the newest value at once, and may wait for the next. No I/O.
 
-What the control plane says is kept in cells, so that losing the control plane changes nothing: a cell is only ever replaced.
+What the control plane says is kept in cells, so that losing the control plane changes nothing: a cell is only ever
+replaced.
 """
 
 import asyncio

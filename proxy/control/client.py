@@ -1,7 +1,8 @@
-"""A control-plane service as a client sees it: one multiplexed connection, made again whenever it is lost. Pure asyncio;
-sockets, TLS and name resolution are passed in.
+"""A control-plane service as a client sees it: one multiplexed connection, made again whenever it is lost. Pure
+asyncio; sockets, TLS and name resolution are passed in.
 
-A call that fails is the caller's to repeat; the waiting between two attempts to connect happens here, once for all callers.
+A call that fails is the caller's to repeat; the waiting between two attempts to connect happens here, once for all
+callers.
 """
 
 import asyncio
@@ -18,8 +19,9 @@ from proxy.wire import grpc
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 """All addresses of a name, newest answer; raises ResolutionError."""
 Dial = Callable[[Address, Connection], Awaitable[None]]
-"""Start to connect (TCP, and TLS where the address is not loopback) and bind the connection to the transport, which tells it
-of success or failure; raises OSError if there is nothing to start with."""
+"""Start to connect (TCP, and TLS where the address is not loopback) and bind the connection to the transport, which
+tells it of success or failure; raises OSError if there is nothing to start with.
+"""
 
 DIAL_TIMEOUT: Final = 3.0
 """Seconds for one address, in case a dialer forgets its own timeout."""
@@ -82,7 +84,9 @@ class ControlClient:
         return answer
 
     async def stream(self, path: str, message: bytes) -> AsyncGenerator[bytes, None]:
-        """The messages of a server stream; raises CallError where it ends other than well. Close it (aclose) when leaving."""
+        """The messages of a server stream; raises CallError where it ends other than well. Close it (aclose) when
+        leaving.
+        """
         connection = await self.connection()
         async with connection.call(path, message) as call:
             async for received in call:
@@ -136,7 +140,9 @@ class ControlClient:
             found = await self._resolve(self._address.host, self._address.port)
         except ResolutionError as error:
             self.failures += 1
-            self._log.limited(f"resolve {self._address}", "control name not found", name=str(self._address), error=error)
+            self._log.limited(
+                f"resolve {self._address}", "control name not found", name=str(self._address), error=error
+            )
             # When the name server itself is gone, an old answer may still be right. When it says that there is nothing,
             # old pods are gone, and waiting for each of them to time out would only delay the first new one.
             found = [] if error.is_final else self._known

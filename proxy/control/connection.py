@@ -1,7 +1,8 @@
 """One HTTP/2 connection to a control-plane service, and the gRPC calls on it. Opens no socket: a transport feeds it.
 
-Life: `on_connected` (or `on_closed`: it could not be made) -> calls -> either the transport ends (`on_closed`), or the peer says GOAWAY and the last call ends, or
-the peer stops answering PINGs. In each case every call still open fails with UNAVAILABLE.
+Life: `on_connected` (or `on_closed`: it could not be made) -> calls -> either the transport ends (`on_closed`), or
+the peer says GOAWAY and the last call ends, or the peer stops answering PINGs. In each case every call still open
+fails with UNAVAILABLE.
 """
 
 import asyncio
@@ -15,7 +16,9 @@ PING_INTERVAL: Final = 10.0
 """Seconds between signs of life asked of the peer while calls are open: a node that vanishes sends no FIN."""
 PING_TIMEOUT: Final = 5.0
 MAX_PING_INTERVAL: Final = 320.0
-"""gRPC servers forbid pings more often than every five minutes unless told otherwise; one that complains gets its way."""
+"""gRPC servers forbid pings more often than every five minutes unless told otherwise; one that complains gets its
+way.
+"""
 ENHANCE_YOUR_CALM: Final = 11
 
 
@@ -30,7 +33,16 @@ class Transport(Protocol):
 class Call:
     """One call under way: iterate over its messages. Leaving the `async with` block ends it, whatever its state."""
 
-    __slots__ = ("_connection", "_failed_early", "_messages", "_reader", "_status", "_unconsumed", "_waiter", "stream_id")
+    __slots__ = (
+        "_connection",
+        "_failed_early",
+        "_messages",
+        "_reader",
+        "_status",
+        "_unconsumed",
+        "_waiter",
+        "stream_id",
+    )
 
     def __init__(self, connection: "Connection", stream_id: int) -> None:
         self.stream_id = stream_id

@@ -1,8 +1,8 @@
 """Discovery: one watch per original destination, turned into changes that a balancer can apply as they are.
 
 Fail static: what is known stays known when the stream or the whole control plane is lost. The first snapshot after a
-reconnect replaces everything, and is handed on as the difference to what was known, so that endpoints that stayed keep their
-latency history and their pooled connections. Which endpoint a request takes is not decided here.
+reconnect replaces everything, and is handed on as the difference to what was known, so that endpoints that stayed
+keep their latency history and their pooled connections. Which endpoint a request takes is not decided here.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Consumer(Protocol):
     """Who is told. Called on the loop, one call at a time, never after `Watch.close`."""
 
     def changed(self, target: Target, upserted: list[Endpoint], removed: list[str]) -> None:
-        """The first call brings everything; each later one what is new or different, and the addresses that are gone."""
+        """The first call brings everything; each later one what is new or different, and what is gone (addresses)."""
 
     def failed(self, status: grpc.Status) -> None:
         """An attempt failed while nothing is known yet; attempts go on. Never called once `changed` was."""
@@ -104,7 +104,9 @@ class Watch:
             except MessageError as error:
                 status = grpc.Status(grpc.INTERNAL, str(error))
             if status.code not in (grpc.OK, grpc.UNAVAILABLE):
-                log.limited("watch", "discovery failed", destination=self.address, status=status.name, why=status.message)
+                log.limited(
+                    "watch", "discovery failed", destination=self.address, status=status.name, why=status.message
+                )
             if self.state is None:
                 self._consumer.failed(status)
             await asyncio.sleep((refused if status.code in _REFUSALS else backoff).delay())

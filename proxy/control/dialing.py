@@ -1,5 +1,5 @@
-"""Control connections over the proxy's own transport: plaintext to loopback, else TLS with the pod's identity. Decides nothing
-of when to connect.
+"""Control connections over the proxy's own transport: plaintext to loopback, else TLS with the pod's identity.
+Decides nothing of when to connect.
 """
 
 from typing import Final
@@ -51,8 +51,8 @@ def dialer(
 ) -> Dial:
     """Dial one service whose identity must be `server_name`.
 
-    A service that may be called anonymously is: identity alone, which goes by the token. Before the first certificate there
-    is none to show, and one that has run out (a machine asleep for a day) would lock the pod out for good.
+    A service that may be called anonymously is: identity alone, which goes by the token. Before the first certificate
+    there is none to show, and one that has run out (a machine asleep for a day) would lock the pod out for good.
     """
 
     async def dial(address: Address, connection: Connection) -> None:

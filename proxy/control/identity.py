@@ -1,7 +1,8 @@
 """The pod's identity over its life: one key, certificates for it again and again, contexts that follow.
 
-certify -> validate and load -> wait for 70 % of what is left of its life -> certify. Nothing that fails takes away what works:
-until a new certificate is loaded, the old one stays. Issuing, and every name in a certificate, is identity's own decision.
+certify -> validate and load -> wait for 70 % of what is left of its life -> certify. Nothing that fails takes away
+what works: until a new certificate is loaded, the old one stays. Issuing, and every name in a certificate, is
+identity's own decision.
 """
 
 import asyncio
@@ -176,9 +177,7 @@ class Identity:
 
     async def _certify(self, pair: KeyPair) -> Certificate:
         bundle = await self._bundle.cell.first()
-        request = messages.certify_request(
-            self.name, self._token(), pair.request, bundle.sha256, self._version
-        )
+        request = messages.certify_request(self.name, self._token(), pair.request, bundle.sha256, self._version)
         return messages.certificate(await self._client.unary(PATH, request, TIMEOUT))
 
     def _token(self) -> bytes:
@@ -197,7 +196,8 @@ class Identity:
         try:
             self._load(self._pair, self.certificate, bundle)
         except ValueError as error:
-            # Our leaf's anchor is not among them: a new leaf may be of an issuer that is. Until then the old anchors stay.
+            # Our leaf's anchor is not among them: a new leaf may be of an issuer that is. Until then the old anchors
+            # stay.
             self._log.warning("trust bundle does not fit our certificate", sha256=bundle.sha256, why=error)
         self._hurry.set()
 

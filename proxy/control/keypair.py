@@ -57,7 +57,9 @@ async def generate(identity: str) -> KeyPair:
         raise KeyGenerationError(f"the key process took more than {TIMEOUT:g} s") from error
     if process.returncode:
         lines = err.decode("utf-8", "replace").strip().splitlines()
-        raise KeyGenerationError(f"the key process ended with {process.returncode}: {lines[-1] if lines else 'silently'}")
+        raise KeyGenerationError(
+            f"the key process ended with {process.returncode}: {lines[-1] if lines else 'silently'}"
+        )
     parts = parts_from(out)
     if len(parts) != 2:
         raise KeyGenerationError("the key process wrote something that is no key")

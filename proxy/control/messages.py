@@ -1,4 +1,5 @@
-"""The messages of `proxy/api/*.proto` as the proxy has them: pure. Values out of bytes and bytes out of values, no meaning.
+"""The messages of `proxy/api/*.proto` as the proxy has them: pure. Values out of bytes and bytes out of values, no
+meaning.
 
 The field numbers below are those of the .proto files; a test holds each of them against the generated classes.
 """

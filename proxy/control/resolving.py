@@ -1,4 +1,6 @@
-"""Names to addresses through the system's resolver, off the loop's thread. I/O; says nothing of which address to prefer."""
+"""Names to addresses through the system's resolver, off the loop's thread. I/O; says nothing of which address to
+prefer.
+"""
 
 import asyncio
 import socket

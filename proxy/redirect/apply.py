@@ -1,4 +1,6 @@
-"""Puts the rules into the kernel and looks whether they are there. Runs iptables; which rules they are is decided in `rules`."""
+"""Puts the rules into the kernel and looks whether they are there. Runs iptables; which rules they are is decided in
+`rules`.
+"""
 
 import os
 import shutil
@@ -17,7 +19,7 @@ LOCK_WAIT: Final = 30
 MODES: Final = ("auto", "nft", "legacy")
 _SUFFIXES: Final = {"nft": ("-nft",), "legacy": ("-legacy",), "auto": ("-nft", "-legacy", "")}
 _STEMS: Final = {4: "iptables", 6: "ip6tables"}
-_LOCK_FOLDERS: Final = ("/run", "/dev/shm", "/tmp")
+_LOCK_FOLDERS: Final = ("/run", "/dev/shm", "/tmp")  # noqa: S108 (a lock file, opened by iptables itself)
 """Where the lock of iptables-legacy can lie: with a read-only root, /dev/shm is writable in every container."""
 
 

@@ -1,5 +1,5 @@
-"""Which iptables rules lead a pod's TCP through its proxy: pure. Settings in, `iptables-restore` lines out, and the reverse
-question: whether a saved table has them. Runs nothing.
+"""Which iptables rules lead a pod's TCP through its proxy: pure. Settings in, `iptables-restore` lines out, and the
+reverse question: whether a saved table has them. Runs nothing.
 
 Order and comments are Linkerd's (proxy-init), so that whoever knows those rules knows these. Only table nat, only TCP:
 
@@ -96,8 +96,8 @@ def outbound_rules(redirection: Redirection) -> list[Rule]:
 def restore_lines(redirection: Redirection, version: int, saved: str = "") -> list[str]:
     """Input for `iptables-restore --noflush`, given what `iptables-save -t nat` says now.
 
-    Naming a chain creates it or empties it; the jumps to our chains are added only where they are missing. The kernel takes
-    the whole or nothing, so there is no moment at which half of the rules hold.
+    Naming a chain creates it or empties it; the jumps to our chains are added only where they are missing. The kernel
+    takes the whole or nothing, so there is no moment at which half of the rules hold.
     """
     chains = ((INBOUND_CHAIN, inbound_rules(redirection, version)), (OUTBOUND_CHAIN, outbound_rules(redirection)))
     lines = ["*nat", *(f":{chain} - [0:0]" for chain, _ in chains)]
@@ -133,8 +133,10 @@ def mentions_chains(saved: str) -> bool:
 
 
 def has_ipv6_address(if_inet6: str) -> bool:
-    """Whether `/proc/net/if_inet6` lists an address that others can reach: neither loopback (10) nor link-local (20)."""
-    return any(len(columns) >= 4 and columns[3] not in ("10", "20") for columns in map(str.split, if_inet6.splitlines()))
+    """Whether `/proc/net/if_inet6` lists an address that others reach: neither loopback (10) nor link-local (20)."""
+    return any(
+        len(columns) >= 4 and columns[3] not in ("10", "20") for columns in map(str.split, if_inet6.splitlines())
+    )
 
 
 def _skip(ports: str) -> Rule:

@@ -1,4 +1,6 @@
-"""Counters as Prometheus text (exposition format 0.0.4): pure. Families in, chunks of bytes out; counts nothing itself."""
+"""Counters as Prometheus text (exposition format 0.0.4): pure. Families in, chunks of bytes out; counts nothing
+itself.
+"""
 
 from collections.abc import Iterable, Iterator
 from math import isnan

@@ -1,7 +1,7 @@
 """The proxy's log: one line per event on stdout, plain or JSON. It does no I/O but that write, and reads no settings.
 
-`logging` is not used: a line is a short event in words and fields, and a warning that traffic can cause is limited in rate by
-its key, so that whoever sends bad bytes cannot fill a disk.
+`logging` is not used: a line is a short event in words and fields, and a warning that traffic can cause is limited in
+rate by its key, so that whoever sends bad bytes cannot fill a disk.
 """
 
 import sys
@@ -65,7 +65,9 @@ class Log:
         self._line(3, event, fields)
 
     def limited(self, key: str, event: str, **fields: object) -> None:
-        """A warning that a peer can cause: once per key and LIMIT_INTERVAL; the next line says how many were left out."""
+        """A warning that a peer can cause: once per key and LIMIT_INTERVAL; the next line says how many were left
+        out.
+        """
         if self._rank < 1:
             return
         now = self._clock()

@@ -1,8 +1,9 @@
-"""The child process that makes the pod's key: `python3 -m proxy.tls.keys <identity>`. Nothing here runs in the proxy itself.
+"""The child process that makes the pod's key: `python3 -m proxy.tls.keys <identity>`. Nothing here runs in the proxy
+itself.
 
-It exists because `cryptography` would cost the sidecar tens of megabytes for one key in its life. Key and CSR leave over the
-pipe that is this process's standard output, as DER, each behind four bytes of length; neither ever touches a disk, and the
-process ends at once. `proxy.control.keypair` is the other end of the pipe.
+It exists because `cryptography` would cost the sidecar tens of megabytes for one key in its life. Key and CSR leave
+over the pipe that is this process's standard output, as DER, each behind four bytes of length; neither ever touches a
+disk, and the process ends at once. `proxy.control.keypair` is the other end of the pipe.
 """
 
 import sys

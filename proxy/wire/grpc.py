@@ -28,8 +28,19 @@ _NAMES: Final = (
     "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 )  # fmt: skip
 
-_FROM_HTTP: Final = {400: INTERNAL, 401: UNAUTHENTICATED, 403: PERMISSION_DENIED, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
-"""What an answer without `grpc-status` means ("HTTP to gRPC Status Code Mapping"): a proxy between answered, not the server."""
+_FROM_HTTP: Final = {
+    400: INTERNAL,
+    401: UNAUTHENTICATED,
+    403: PERMISSION_DENIED,
+    404: 12,
+    429: 14,
+    502: 14,
+    503: 14,
+    504: 14,
+}
+"""What an answer without `grpc-status` means ("HTTP to gRPC Status Code Mapping"): a proxy between answered, not the
+server.
+"""
 
 Headers = Iterable[tuple[bytes, bytes]]
 

@@ -1,6 +1,6 @@
-"""HTTP/2 sessions on libnghttp2, sans I/O: `receive_data` turns bytes into events, `data_to_send` turns calls into bytes.
+"""HTTP/2 sessions on libnghttp2, sans I/O: `receive_data` turns bytes into events, `data_to_send` calls into bytes.
 
-What belongs here: framing, flow control, limits that protect this process. What does not: sockets, clocks, gRPC, retries.
+What belongs here: framing, flow control, limits that protect this process. What does not: sockets, clocks, gRPC.
 libnghttp2 enforces RFC 9113; the limits on decoded headers below are ours, since its own count only encoded bytes.
 """
 
@@ -20,7 +20,7 @@ MAX_HEADERS = 128
 MAX_HEADER_BYTES = 65536
 """Decoded bytes of names and values in one section, counted as in RFC 9113 section 6.5.2 (32 per field)."""
 MAX_OUTBOUND_ACKS = 100
-"""SETTINGS and PING acknowledgements waiting to be sent: a peer that floods us and reads nothing is cut off (CVE-2019-9512)."""
+"""Acknowledgements waiting to be sent: a peer that floods us and reads nothing is cut off (CVE-2019-9512)."""
 
 NO_ERROR = 0
 INTERNAL_ERROR = 2
@@ -310,7 +310,7 @@ cdef class ClientSession(Session):
 
 
 # Callbacks. libnghttp2 copies the names and values of a request, so `fields` may be freed; it keeps `user_data` and
-# `source.ptr` as they are: the session is alive while its own method runs, and `outgoing` holds the body until its close.
+# `source.ptr` as they are: the session is alive while its own method runs, and `outgoing` holds a body until its close.
 
 cdef int _on_begin_headers(ng.nghttp2_session *_, const ng.nghttp2_frame *frame, void *user_data) noexcept:
     cdef Session self = <Session>user_data
@@ -326,8 +326,8 @@ cdef int _on_begin_headers(ng.nghttp2_session *_, const ng.nghttp2_frame *frame,
 
 
 cdef int _on_header(
-    ng.nghttp2_session *_, const ng.nghttp2_frame *frame, const uint8_t *name, size_t namelen,
-    const uint8_t *value, size_t valuelen, uint8_t flags, void *user_data) noexcept:
+        ng.nghttp2_session *_, const ng.nghttp2_frame *frame, const uint8_t *name, size_t namelen,
+        const uint8_t *value, size_t valuelen, uint8_t flags, void *user_data) noexcept:
     cdef Session self = <Session>user_data
     cdef Section section
     try:
@@ -414,8 +414,8 @@ cdef int _append(Session self, Event event, int32_t stream_id) except -1:
 
 
 cdef int _on_data(
-    ng.nghttp2_session *_, uint8_t flags, int32_t stream_id, const uint8_t *data, size_t length,
-    void *user_data) noexcept:
+        ng.nghttp2_session *_, uint8_t flags, int32_t stream_id, const uint8_t *data, size_t length,
+        void *user_data) noexcept:
     cdef Session self = <Session>user_data
     cdef Data event
     try:
@@ -429,7 +429,7 @@ cdef int _on_data(
 
 
 cdef int _on_stream_close(
-    ng.nghttp2_session *_, int32_t stream_id, uint32_t error_code, void *user_data) noexcept:
+        ng.nghttp2_session *_, int32_t stream_id, uint32_t error_code, void *user_data) noexcept:
     cdef Session self = <Session>user_data
     cdef StreamClosed event
     try:
@@ -445,8 +445,8 @@ cdef int _on_stream_close(
 
 
 cdef ssize_t _read_body(
-    ng.nghttp2_session *_, int32_t stream_id, uint8_t *buf, size_t length, uint32_t *data_flags,
-    ng.nghttp2_data_source *source, void *user_data) noexcept:
+        ng.nghttp2_session *_, int32_t stream_id, uint8_t *buf, size_t length, uint32_t *data_flags,
+        ng.nghttp2_data_source *source, void *user_data) noexcept:
     """Fill a DATA frame; the library has already cut `length` to both windows and the frame size."""
     cdef Session self = <Session>user_data
     cdef Outgoing body = <Outgoing>source.ptr

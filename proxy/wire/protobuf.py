@@ -1,7 +1,7 @@
 """The Protocol Buffers wire format, as much as our two small APIs need: pure. Which field means what is not known here.
 
-The library would cost the sidecar 5 MB of its own memory for six messages. It is the oracle of the tests instead; `proxy/api`
-stays the one definition of the messages.
+The library would cost the sidecar 5 MB of its own memory for six messages. It is the oracle of the tests instead;
+`proxy/api` stays the one definition of the messages.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""The control client over the proxy's own transport: mutual TLS with a live identity, and refusals when names do not fit.
+"""The control client over the proxy's own transport: mutual TLS with a live identity, and refusals when names do not
+fit.
 
 The far side is what a control-plane pod shows: TLS ended by another program (Python's ssl here), plain gRPC behind it.
 """
@@ -142,9 +143,7 @@ class Sidecar:
         self.address = RemoteAddress("127.0.0.2", port)
 
         def client(may_be_anonymous: bool) -> ControlClient:
-            dial = dialer(
-                self.reactor, self.contexts, self.bundle, server_name, may_be_anonymous=may_be_anonymous
-            )
+            dial = dialer(self.reactor, self.contexts, self.bundle, server_name, may_be_anonymous=may_be_anonymous)
             made = ControlClient(
                 self.address, dial=dial, resolve=self.resolve, log=self.log, backoff=Backoff(0.01, 0.1)
             )
@@ -156,9 +155,7 @@ class Sidecar:
             log=self.log, min_refresh=0.2,
         )  # fmt: skip
         self.destination_client = client(False)
-        self.destination = Destination(
-            self.destination_client, namespace="demo", pod="web-1", node="n", log=self.log
-        )
+        self.destination = Destination(self.destination_client, namespace="demo", pod="web-1", node="n", log=self.log)
         self.tasks: list[asyncio.Task[None]] = []
 
     async def resolve(self, host: str, port: int) -> list[Address]:

@@ -1,4 +1,6 @@
-"""The redirect rules in a real kernel: two network namespaces joined by a veth pair stand for a pod and its neighbour."""
+"""The redirect rules in a real kernel: two network namespaces joined by a veth pair stand for a pod and its
+neighbour.
+"""
 
 import json
 import os
@@ -93,23 +95,24 @@ class Namespace:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
 
-    def ask(self, host: str, port: int, uid: int = 0) -> dict:
+    def ask(self, host: str, port: int, uid: int = 0) -> dict[str, object]:
         """Connect as a user; what answered: its own port and the original destination it saw."""
-        return json.loads(self.run(sys.executable, "-c", ASK, host, str(port), str(uid)).stdout)
+        answer: dict[str, object] = json.loads(self.run(sys.executable, "-c", ASK, host, str(port), str(uid)).stdout)
+        return answer
 
     def close(self) -> None:
-        for child in (*self.children, self.process):
+        for child in self.children:
             child.kill()
             child.wait()
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture
 def pod_and_neighbour() -> Iterator[tuple[Namespace, Namespace]]:
     pod, neighbour = Namespace(), Namespace()
     try:
-        pod.run(
-            *f"ip link add eth0 type veth peer name eth0 netns {neighbour.process.pid}".split()
-        )
+        pod.run(*f"ip link add eth0 type veth peer name eth0 netns {neighbour.process.pid}".split())
         for namespace, last in ((pod, 2), (neighbour, 3)):
             for command in (
                 "ip link set lo up",

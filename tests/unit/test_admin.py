@@ -74,8 +74,16 @@ def test_the_kubelet_and_everyone_else_may_probe(bench: Bench, peer: Peer) -> No
 
 @pytest.mark.parametrize(
     ("peer", "status"),
-    [(LOOPBACK, 200), (Peer("::1"), 200), (Peer("::ffff:127.0.0.1"), 200), (SCRAPER, 200), (STRANGER, 403), (KUBELET, 403), (Peer("nonsense"), 403)],
-)  # fmt: skip
+    [
+        (LOOPBACK, 200),
+        (Peer("::1"), 200),
+        (Peer("::ffff:127.0.0.1"), 200),
+        (SCRAPER, 200),
+        (STRANGER, 403),
+        (KUBELET, 403),
+        (Peer("nonsense"), 403),
+    ],
+)
 def test_metrics_are_for_prometheus_and_the_pod_itself(bench: Bench, peer: Peer, status: int) -> None:
     response = bench.ask("/metrics", peer)
     assert response.status == status
@@ -109,8 +117,17 @@ def test_metrics_come_in_chunks_and_let_the_loop_run_between_them(bench: Bench) 
 
 @pytest.mark.parametrize(
     ("accept", "is_packed"),
-    [("gzip", True), ("deflate, gzip;q=0.5", True), ("GZIP", True), ("gzip;q=0", False), ("gzip; q=0.0", False), ("identity", False), ("", False), ("gzip;q=1", True)],
-)  # fmt: skip
+    [
+        ("gzip", True),
+        ("deflate, gzip;q=0.5", True),
+        ("GZIP", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.0", False),
+        ("identity", False),
+        ("", False),
+        ("gzip;q=1", True),
+    ],
+)
 def test_metrics_are_packed_for_who_asks(bench: Bench, accept: str, is_packed: bool) -> None:
     response = bench.ask("/metrics", accept_encoding=accept)
     assert (("content-encoding", "gzip") in response.headers) is is_packed
@@ -119,8 +136,9 @@ def test_metrics_are_packed_for_who_asks(bench: Bench, accept: str, is_packed: b
 
 
 @pytest.mark.parametrize(
-    ("method", "target"), [("POST", "/shutdown"), ("GET", "/env.json"), ("GET", "/proxy-log-level"), ("PUT", "/proxy-log-level")]
-)  # fmt: skip
+    ("method", "target"),
+    [("POST", "/shutdown"), ("GET", "/env.json"), ("GET", "/proxy-log-level"), ("PUT", "/proxy-log-level")],
+)
 @pytest.mark.parametrize("peer", [KUBELET, SCRAPER, STRANGER])
 def test_the_rest_answers_loopback_alone(method: str, target: str, peer: Peer) -> None:
     bench = Bench(shutdown_enabled=True)

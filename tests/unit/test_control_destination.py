@@ -30,7 +30,7 @@ def delta(*upsert: api.Endpoint, remove: tuple[str, ...] = ()) -> bytes:
 
 
 class Script:
-    """A control plane that says what the test writes: each stream takes the next list of messages, errors and pauses."""
+    """A control plane that says what the test writes into a queue for each stream."""
 
     is_connected = True
 
@@ -75,9 +75,10 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def discovery(script: Script) -> Destination:
-    quick = lambda: Backoff(0.001, 0.002)
     log = Log(write=lambda _: None)
-    return Destination(script, namespace="demo", pod="web-1", node="n1", log=log, make_backoff=quick)
+    return Destination(
+        script, namespace="demo", pod="web-1", node="n1", log=log, make_backoff=lambda: Backoff(0.001, 0.002)
+    )
 
 
 async def test_a_snapshot_then_deltas_arrive_as_changes() -> None:
@@ -85,10 +86,18 @@ async def test_a_snapshot_then_deltas_arrive_as_changes() -> None:
     watch = discovery(script).watch("10.96.0.10:80", seen)
     stream = await script.opened(1)
     assert script.requests == [
-        (PATH, api.WatchRequest(workload=api.Workload(namespace="demo", pod="web-1", node="n1"), address="10.96.0.10:80"))
+        (
+            PATH,
+            api.WatchRequest(workload=api.Workload(namespace="demo", pod="web-1", node="n1"), address="10.96.0.10:80"),
+        )
     ]
     stream.put_nowait(
-        snapshot(endpoint("10.0.0.1:80", "a", zone="z"), endpoint("10.0.0.2:80"), authority="web:80", labels={"b": "2", "a": "1"})
+        snapshot(
+            endpoint("10.0.0.1:80", "a", zone="z"),
+            endpoint("10.0.0.2:80"),
+            authority="web:80",
+            labels={"b": "2", "a": "1"},
+        )
     )
     stream.put_nowait(delta(endpoint("[fd00::3]:80", opaque=True), remove=("10.0.0.2:80",)))
     await until(lambda: len(seen.changes) == 2)
@@ -147,9 +156,15 @@ async def test_a_refusal_is_not_asked_again_at_once() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [b"\xff\xff", b"", delta(endpoint("10.0.0.1:80")), snapshot(endpoint("nowhere")), snapshot(kind=api.KIND_UNSPECIFIED)],
+    [
+        b"\xff\xff",
+        b"",
+        delta(endpoint("10.0.0.1:80")),
+        snapshot(endpoint("nowhere")),
+        snapshot(kind=api.KIND_UNSPECIFIED),
+    ],
     ids=["not protobuf", "neither", "delta first", "bad address", "bad kind"],
-)  # fmt: skip
+)
 async def test_an_answer_that_cannot_be_applied_drops_the_stream_and_keeps_the_state(bad: bytes) -> None:
     script, seen = Script(), Recorder()
     watch = discovery(script).watch("10.96.0.10:80", seen)

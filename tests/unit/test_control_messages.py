@@ -1,4 +1,6 @@
-"""Our small reading and writing of the API's messages, held against the classes that protoc generates from the same files."""
+"""Our small reading and writing of the API's messages, held against the classes that protoc generates from the same
+files.
+"""
 
 import pytest
 from hypothesis import given
@@ -50,12 +52,18 @@ def test_a_certify_request_is_what_protoc_makes_of_it(
     identity: str, token: bytes, request: bytes, sha: str, version: str
 ) -> None:
     theirs = identity_pb2.CertifyRequest(
-        identity=identity, token=token, certificate_signing_request=request, trust_bundle_sha256=sha, proxy_version=version
+        identity=identity,
+        token=token,
+        certificate_signing_request=request,
+        trust_bundle_sha256=sha,
+        proxy_version=version,
     )
     assert messages.certify_request(identity, token, request, sha, version) == theirs.SerializeToString()
 
 
-@given(st.binary(min_size=1, max_size=300), st.lists(st.binary(min_size=1, max_size=50)), st.integers(-(2**63), 2**63 - 1))
+@given(
+    st.binary(min_size=1, max_size=300), st.lists(st.binary(min_size=1, max_size=50)), st.integers(-(2**63), 2**63 - 1)
+)
 def test_a_certificate_is_read(leaf: bytes, issuers: list[bytes], until: int) -> None:
     theirs = identity_pb2.CertifyResponse(leaf_certificate=leaf, intermediate_certificates=issuers, valid_until=until)
     ours = messages.certificate(theirs.SerializeToString())
@@ -63,7 +71,13 @@ def test_a_certificate_is_read(leaf: bytes, issuers: list[bytes], until: int) ->
 
 
 @given(st.sampled_from(list(KINDS)), st.booleans(), texts, labels, st.lists(endpoints, max_size=5))
-def test_a_snapshot_is_read(kind: int, opaque: bool, authority: str, found: dict[str, str], places: list) -> None:
+def test_a_snapshot_is_read(
+    kind: destination_pb2.Kind,
+    opaque: bool,
+    authority: str,
+    found: dict[str, str],
+    places: list[destination_pb2.Endpoint],
+) -> None:
     snapshot = destination_pb2.Snapshot(
         kind=kind,
         protocol=destination_pb2.PROTOCOL_OPAQUE if opaque else destination_pb2.PROTOCOL_DETECT,
@@ -143,7 +157,10 @@ def test_no_bytes_are_worse_than_an_error(data: bytes) -> None:
         (b"", "neither snapshot nor delta"),
         (protobuf.blob(2, protobuf.blob(2, b"\xff")), "not UTF-8"),
         (protobuf.blob(1, b"\x08\x09"), "unknown kind 9"),
-        (protobuf.blob(2, protobuf.text(1, "")) + protobuf.blob(2, protobuf.blob(1, protobuf.text(1, "web"))), "endpoint 'web'"),
+        (
+            protobuf.blob(2, protobuf.text(1, "")) + protobuf.blob(2, protobuf.blob(1, protobuf.text(1, "web"))),
+            "endpoint 'web'",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(data: bytes, words: str) -> None:

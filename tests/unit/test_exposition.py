@@ -1,6 +1,7 @@
 """What /metrics says, read back by prometheus-client's own parser."""
 
 import math
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -8,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.telemetry.exposition import Family, Histogram, escaped, labels_text, number, render
 
 
-def parsed(families: list, batch: int = 256) -> dict:
+def parsed(families: list[Any], batch: int = 256) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     text = b"".join(render(families, batch)).decode()
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -74,8 +75,17 @@ def test_it_comes_in_batches_that_make_one_text() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (10**20, "100000000000000000000"), (1.0, "1"), (0.25, "0.25"), (math.inf, "+Inf"), (-math.inf, "-Inf"), (math.nan, "NaN"), (1e300, "1e+300")],
-)  # fmt: skip
+    [
+        (0, "0"),
+        (10**20, "100000000000000000000"),
+        (1.0, "1"),
+        (0.25, "0.25"),
+        (math.inf, "+Inf"),
+        (-math.inf, "-Inf"),
+        (math.nan, "NaN"),
+        (1e300, "1e+300"),
+    ],
+)
 def test_numbers_are_written_as_prometheus_reads_them(value: float, text: str) -> None:
     assert number(value) == text
 

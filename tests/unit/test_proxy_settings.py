@@ -126,8 +126,14 @@ def test_every_setting_has_a_sentence() -> None:
 
 @pytest.mark.parametrize(
     ("value", "ranges"),
-    [("", ()), ("80", ((80, 80),)), ("80,80,81", ((80, 81),)), ("1-10,5-20, 30", ((1, 20), (30, 30))), ("1-65535", ((1, 65535),))],
-)  # fmt: skip
+    [
+        ("", ()),
+        ("80", ((80, 80),)),
+        ("80,80,81", ((80, 81),)),
+        ("1-10,5-20, 30", ((1, 20), (30, 30))),
+        ("1-65535", ((1, 65535),)),
+    ],
+)
 def test_ports_are_sorted_and_merged(value: str, ranges: tuple[tuple[int, int], ...]) -> None:
     assert port_set(value) == PortSet(ranges)
     assert port_set(str(port_set(value))) == PortSet(ranges)
@@ -137,7 +143,8 @@ def test_ports_are_sorted_and_merged(value: str, ranges: tuple[tuple[int, int], 
 
 
 @pytest.mark.parametrize(
-    ("host", "is_loopback"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("web", False)]
+    ("host", "is_loopback"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("10.0.0.1", False), ("web", False)],
 )
 def test_loopback_is_recognised(host: str, is_loopback: bool) -> None:
     assert Address(host, 1).is_loopback is is_loopback

@@ -1,5 +1,7 @@
 """The redirect rules as text: their order, their comments, and how they are recognised again."""
 
+# ruff: noqa: E501 (the rules are compared as the lines that they are)
+
 from ipaddress import ip_network
 
 import pytest
@@ -115,8 +117,15 @@ def test_the_proxy_itself_comes_first_on_output() -> None:
 
 @pytest.mark.parametrize(
     ("ports", "sizes"),
-    [("", []), ("1", [1]), ("1,3,5,7,9,11,13,15,17,19,21,23,25,27,29", [15]), ("1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31", [15, 1]), ("1,3,5,7,9,11,13,15,17,19,21,23,25,27,29-30", [14, 1]), ("1-2,4-5,7-8,10-11,13-14,16-17,19-20,22-23", [7, 1])],
-)  # fmt: skip
+    [
+        ("", []),
+        ("1", [1]),
+        ("1,3,5,7,9,11,13,15,17,19,21,23,25,27,29", [15]),
+        ("1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31", [15, 1]),
+        ("1,3,5,7,9,11,13,15,17,19,21,23,25,27,29-30", [14, 1]),
+        ("1-2,4-5,7-8,10-11,13-14,16-17,19-20,22-23", [7, 1]),
+    ],
+)
 def test_a_multiport_match_holds_fifteen_slots(ports: str, sizes: list[int]) -> None:
     assert [len(batch.split(",")) for batch in batches(port_set(ports))] == sizes
 
@@ -133,7 +142,10 @@ def test_comments_fit_the_kernel() -> None:
         ("", False),
         ("00000000000000000000000000000001 01 80 10 80       lo\n", False),
         ("fe800000000000000000000000000002 02 40 20 80     eth0\n", False),
-        ("fe800000000000000000000000000002 02 40 20 80 eth0\nfd000000000000000000000000000002 02 40 00 82 eth0\n", True),
+        (
+            "fe800000000000000000000000000002 02 40 20 80 eth0\nfd000000000000000000000000000002 02 40 00 82 eth0\n",
+            True,
+        ),
     ],
 )
 def test_ipv6_counts_when_others_can_reach_it(table: str, has: bool) -> None:

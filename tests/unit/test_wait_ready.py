@@ -31,7 +31,9 @@ class Server:
 
 
 def test_it_waits_until_ready() -> None:
-    server = Server(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", b"", b"nonsense from elsewhere", b"HTTP/1.1 200 OK\r\n\r\n")
+    server = Server(
+        b"HTTP/1.1 503 Service Unavailable\r\n\r\n", b"", b"nonsense from elsewhere", b"HTTP/1.1 200 OK\r\n\r\n"
+    )
     assert main(["--timeout", "10", "--port", server.port]) == 0
     assert len(server.asked) == 4
     assert server.asked[0].startswith(b"GET /ready HTTP/1.")

@@ -21,7 +21,9 @@ def test_a_partial_message_is_noticed() -> None:
     assert not reader.is_between_messages
 
 
-@pytest.mark.parametrize(("data", "words"), [(b"\1\0\0\0\0", "compressed"), (b"\0\xff\xff\xff\xff", "4294967295 bytes")])
+@pytest.mark.parametrize(
+    ("data", "words"), [(b"\1\0\0\0\0", "compressed"), (b"\0\xff\xff\xff\xff", "4294967295 bytes")]
+)
 def test_what_is_not_taken_is_refused_before_it_is_held(data: bytes, words: str) -> None:
     with pytest.raises(grpc.FramingError, match=words):
         grpc.MessageReader().feed(data)
@@ -38,7 +40,7 @@ def test_what_is_not_taken_is_refused_before_it_is_held(data: bytes, words: str)
         ([(b"x", b"y")], None),
     ],
 )
-def test_a_status_is_read_from_trailers(trailers: list, status: grpc.Status | None) -> None:
+def test_a_status_is_read_from_trailers(trailers: list[tuple[bytes, bytes]], status: grpc.Status | None) -> None:
     assert grpc.status_from_trailers(trailers) == status
 
 
@@ -54,7 +56,9 @@ def test_a_status_is_read_from_trailers(trailers: list, status: grpc.Status | No
         ([], grpc.UNKNOWN),
     ],
 )
-def test_an_answer_that_is_not_grpc_is_an_error_with_a_meaning(headers: list, code: int | None) -> None:
+def test_an_answer_that_is_not_grpc_is_an_error_with_a_meaning(
+    headers: list[tuple[bytes, bytes]], code: int | None
+) -> None:
     status = grpc.status_from_headers(headers)
     assert (None if status is None else status.code) == code
 
