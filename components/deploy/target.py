@@ -22,13 +22,15 @@ def choose(
     named = context or config.get(CONTEXT_KEY, "")
     file = kubeconfig or config.get(KUBECONFIG_KEY, "")
     if stack == LOCAL_STACK and not named:
-        return Target(file or str(local_kubeconfig(environment)), LOCAL_CONTEXT)
+        return Target(_expanded(file, environment) or str(local_kubeconfig(environment)), LOCAL_CONTEXT)
     if not named:
         raise DeployError(
             f"stack {stack!r} names no cluster",
             f"Pass --context NAME (a context of your kubeconfig), or set {CONTEXT_KEY} in Pulumi.{stack}.yaml.",
         )
-    return Target(file or environment.get("KUBECONFIG", "").split(":")[0] or "~/.kube/config", named)
+    return Target(
+        _expanded(file or environment.get("KUBECONFIG", "").split(":")[0] or "~/.kube/config", environment), named
+    )
 
 
 def local_kubeconfig(environment: Mapping[str, str]) -> Path:
@@ -37,3 +39,8 @@ def local_kubeconfig(environment: Mapping[str, str]) -> Path:
         return Path(environment["TULLE_STATE"]) / "kubeconfig"
     home = Path(environment.get("HOME", "~")).expanduser()
     return Path(environment.get("XDG_STATE_HOME") or home / ".local" / "state") / "tulle" / "kubeconfig"
+
+
+def _expanded(path: str, environment: Mapping[str, str]) -> str:
+    home = environment.get("HOME", "")
+    return f"{home}{path[1:]}" if home and path.startswith("~/") else path
