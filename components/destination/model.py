@@ -18,6 +18,7 @@ OPAQUE_PORTS: Final = labels.CONFIG_PREFIX + "opaque-ports"
 SERVICE_NAME: Final = "kubernetes.io/service-name"
 TEMPLATE_HASH: Final = "pod-template-hash"
 OPAQUE_ENV: Final = "TULLE_PROXY_INBOUND_OPAQUE_PORTS"
+ADMIN_NAME: Final = "linkerd-admin"
 SKIP_FLAG: Final = "--inbound-skip-ports"
 OWNERS: Final = {
     "Deployment": "deployment",
@@ -138,7 +139,7 @@ def pod_facts(pod: Pod, mesh: Mesh) -> PodFacts:
         leaving=meta.deletion_timestamp is not None,
         host_network=spec.host_network,
         identity=identity,
-        skipped=_skipped(by_name.get(labels.INIT_CONTAINER)) if identity else EMPTY,
+        skipped=_skipped(by_name.get(labels.INIT_CONTAINER), proxy) if identity else EMPTY,
         opaque=opaque,
         labels=_pod_labels(meta, spec.service_account_name or "default"),
         problem=problem or opaque_problem,
@@ -218,7 +219,7 @@ def _lenient(text: str | None, otherwise: PortSet | None) -> PortSet | None:
         return otherwise
 
 
-def _skipped(redirect: Container | None) -> PortSet:
+def _skipped(redirect: Container | None, proxy: Container | None) -> PortSet:
     """The ports that the Pod's own redirection leaves alone, without the proxy's admin and tap ports: these speak TLS
     themselves.
     """
@@ -226,7 +227,8 @@ def _skipped(redirect: Container | None) -> PortSet:
     if SKIP_FLAG not in arguments[:-1]:
         return EMPTY
     found = _lenient(arguments[arguments.index(SKIP_FLAG) + 1], EMPTY) or EMPTY
-    own = {(labels.ADMIN_PORT, labels.ADMIN_PORT), (labels.TAP_PORT, labels.TAP_PORT)}
+    admin = next((port.container_port for port in (proxy and proxy.ports) or () if port.name == ADMIN_NAME), 0)
+    own = {(port, port) for port in (labels.TAP_PORT, admin or labels.ADMIN_PORT)}
     return PortSet(tuple(each for each in found.ranges if each not in own))
 
 

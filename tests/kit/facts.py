@@ -38,6 +38,7 @@ def raw_pod(
     skip: str = "4190,4191,4567,4568",
     opaque: str | None = None,
     leaving: bool = False,
+    admin: int = 4191,
 ) -> Json:
     """A Pod as the API writes it."""
     ips = [ip] if isinstance(ip, str) else ip
@@ -48,7 +49,7 @@ def raw_pod(
             env.append({"name": "TULLE_PROXY_INBOUND_OPAQUE_PORTS", "value": opaque})
         inits = [
             {"name": labels.INIT_CONTAINER, "args": ["--proxy-uid", "2102", "--inbound-skip-ports", skip]},
-            {"name": labels.PROXY_CONTAINER, "env": env, "ports": [{"name": "linkerd-admin", "containerPort": 4191}]},
+            {"name": labels.PROXY_CONTAINER, "env": env, "ports": [{"name": "linkerd-admin", "containerPort": admin}]},
         ]
     pod_labels = {labels.CONTROL_PLANE_NAMESPACE: "tulle"} if meshed else {}
     if template:

@@ -45,6 +45,7 @@ def test_a_classic_sidecar_counts_too() -> None:
 def test_skipped_ports_are_those_of_the_pods_own_redirection_but_not_the_proxys() -> None:
     found = pod("a", "10.0.0.1", meshed=True, skip="4190,4191,8443,9000-9001")
     assert [port for port in (4190, 4191, 8443, 9000, 9001, 80) if port in found.skipped] == [8443, 9000, 9001]
+    assert 5191 not in pod("moved", "10.0.0.4", meshed=True, skip="4190,5191", admin=5191).skipped
     assert 4567 in pod("b", "10.0.0.2", meshed=True).skipped
     assert 4567 not in pod("c", "10.0.0.3").skipped
 
