@@ -59,13 +59,18 @@ class ControlClient:
         self._known: list[Address] = []
         self._ping_interval = PING_INTERVAL
         self._is_closed = False
+        self._is_heard = False
+        self._connected_to = ""
         self.connects = 0
         self.failures = 0
 
     @property
     def is_connected(self) -> bool:
-        """Whether a call would go out at once."""
-        return self._connection is not None and self._connection.is_usable
+        """Whether the service itself has been heard on the present connection.
+
+        A connection alone proves little: the sidecar before a dead service accepts connections too.
+        """
+        return self._is_heard and self._connection is not None and self._connection.is_usable
 
     async def unary(self, path: str, message: bytes, timeout: float) -> bytes:
         """One message for one message; raises CallError, DEADLINE_EXCEEDED after `timeout` seconds."""
@@ -80,7 +85,7 @@ class ControlClient:
             raise grpc.CallError(grpc.Status(grpc.DEADLINE_EXCEEDED, f"no answer within {timeout:g} s")) from error
         if answer is None:
             raise grpc.CallError(grpc.Status(grpc.INTERNAL, "no message in the answer"))
-        self._backoff.reset()
+        self._heard()
         return answer
 
     async def stream(self, path: str, message: bytes) -> AsyncGenerator[bytes, None]:
@@ -90,7 +95,7 @@ class ControlClient:
         connection = await self.connection()
         async with connection.call(path, message) as call:
             async for received in call:
-                self._backoff.reset()
+                self._heard()
                 yield received
 
     async def connection(self) -> Connection:
@@ -100,11 +105,26 @@ class ControlClient:
                 if self._connection.is_usable:
                     return self._connection
                 self._ping_interval = self._connection.ping_interval
+                self._log.limited(
+                    f"lost {self._address}",
+                    "control connection lost",
+                    service=str(self._address),
+                    address=self._connected_to,
+                    why=self._connection.reason,
+                )
+                self._connection = None
             if self._connecting is None:
                 self._connecting = asyncio.get_running_loop().create_task(self._connect())
             # Callers come and go; the attempt is shared, and so must survive whoever started it.
             await asyncio.shield(self._connecting)
         raise grpc.CallError(grpc.Status(grpc.UNAVAILABLE, "the client is closed"))
+
+    def _heard(self) -> None:
+        """A message has come: what is between us works, all the way."""
+        self._backoff.reset()
+        if not self._is_heard:
+            self._is_heard = True
+            self._log.info("control connected", service=str(self._address), address=self._connected_to)
 
     def disconnect(self) -> None:
         """Drop the connection; the next call makes another."""
@@ -129,7 +149,8 @@ class ControlClient:
                     if connection is not None:
                         self.connects += 1
                         self._connection = connection
-                        self._log.info("control connected", service=str(self._address), address=str(address))
+                        self._is_heard = False
+                        self._connected_to = str(address)
                         return connection
                 await asyncio.sleep(self._backoff.delay())
         finally:

@@ -255,6 +255,32 @@ async def test_it_reconnects_when_the_server_comes_back(make_client: Callable[..
     assert client.connects == 2
 
 
+async def test_a_connection_counts_once_the_service_itself_is_heard(
+    make_client: Callable[..., ControlClient], lines: list[str]
+) -> None:
+    """As behind the sidecar of a service that has died: connections are taken, and end."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.close()
+
+    front = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = front.sockets[0].getsockname()[1]
+    client = make_client(port)
+    for _ in range(3):
+        with pytest.raises(framing.CallError, match="UNAVAILABLE"):
+            await client.unary("/t.S/Ask", b"", 5)
+        assert not client.is_connected
+    assert client.connects == 3
+    assert not any("control connected" in line for line in lines)
+    assert any("control connection lost" in line for line in lines)
+    front.close()
+    async with server(unary=echo, port=port):
+        assert await client.unary("/t.S/Ask", b"", 5) == b"echo "
+        assert client.is_connected
+    assert len([line for line in lines if "control connected" in line]) == 1
+
+
 async def test_a_server_that_drains_finishes_its_calls_while_new_ones_go_elsewhere(
     make_client: Callable[..., ControlClient],
 ) -> None:
@@ -272,12 +298,12 @@ async def test_a_server_that_drains_finishes_its_calls_while_new_ones_go_elsewhe
 
         client = make_client(port, "destination", resolve=roll)
         call = asyncio.create_task(client.unary("/t.S/Ask", b"", 10))
-        await until(lambda: client.is_connected)
+        await until(lambda: client.connects == 1)
         await asyncio.sleep(0.1)
         async with server(unary=echo) as (_, new_port):
             where[:] = [Address("127.0.0.1", new_port)]
             stopping = asyncio.create_task(old.stop(5))
-            await until(lambda: not client.is_connected)
+            await until(lambda: not client.statistics()["is_usable"])
             assert await client.unary("/t.S/Ask", b"new", 5) == b"echo new"
             release.set()
             assert await asyncio.wait_for(call, 5) == b"done"
