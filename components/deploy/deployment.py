@@ -62,7 +62,7 @@ class Deployment:
         """What `up` would do."""
         planner = Planner(self._examiner(self._ledger()))
         self._run(planner, dry_run=True)
-        return planner.tally
+        return planner.complete()
 
     def up(self) -> Result:
         """Apply the program, then prune what it no longer declares."""

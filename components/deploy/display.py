@@ -2,6 +2,7 @@
 Everything is redacted first.
 """
 
+import json
 import threading
 import time
 from collections.abc import Mapping
@@ -104,7 +105,7 @@ class Display:
     def outputs(self, outputs: Mapping[str, Any]) -> None:
         """The stack's outputs; a text of several lines is summed up."""
         for key in sorted(outputs):
-            text = str(outputs[key])
+            text = outputs[key] if isinstance(outputs[key], str) else json.dumps(outputs[key], sort_keys=True)
             self._line(f"  {key}: {text if chr(10) not in text.strip() else text.strip().splitlines()[0] + ' …'}", "")
 
     def _step(self, step: Step) -> None:

@@ -117,7 +117,9 @@ class Examiner:
 
     def _check_owner(self, ref: Ref, key: str, live: Manifest) -> None:
         entry = self.ledger.entries.get(key)
-        recorded = entry is not None and entry.uid and entry.uid == manifests.uid_of(live)
+        recorded = entry is not None and (
+            entry.uid == manifests.uid_of(live) if entry.uid else manifests.made_here(live, self.manager)
+        )
         if recorded or self._adopt or manifests.managed_by(live, self.manager):
             return
         raise OwnershipError(

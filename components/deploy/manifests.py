@@ -71,6 +71,13 @@ def managed_by(live: Manifest, manager: str) -> bool:
     return any(field.get("manager") == manager and field.get("operation") == "Apply" for field in fields)
 
 
+def made_here(live: Manifest, manager: str) -> bool:
+    """Whether the object of a bare intent is ours: applied by this manager, or holding nothing that anyone applied (the
+    API server keeps no record of a manager whose manifest had no field but the name).
+    """
+    return managed_by(live, manager) or not live.get("metadata", {}).get("managedFields")
+
+
 def uid_of(live: Manifest) -> str:
     """The UID of a live object."""
     return str(live["metadata"].get("uid", ""))

@@ -29,13 +29,17 @@ class Planner:
         return Outcome(manifests.identity_of(Ref.of(finding.manifest)), manifests.outputs_of(shown), secret)
 
     def finish(self, outputs: dict[str, Any]) -> None:
-        """Outputs of a preview are of no use to anyone; deletions complete the plan instead."""
+        """Outputs of a preview are of no use to anyone."""
+
+    def complete(self) -> Tally:
+        """The plan with its deletions; only once the program has ended is it known what it no longer declares."""
         entries = self._examiner.ledger.entries
         keep = kept(entries)
         for key, entry in entries.items():
             if key not in self._examiner.registered:
                 action, note = (Action.KEEP, "protected") if key in keep else (Action.DELETE, "")
                 self.tally.steps.append(Step(action, entry.label, note=note))
+        return self.tally
 
     def _dynamic(self, registration: Registration) -> Outcome:
         finding = self._examiner.dynamic(registration)

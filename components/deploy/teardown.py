@@ -54,4 +54,4 @@ def _deletable(cluster: Cluster, entry: Entry, manager: str) -> str:
     uid = manifests.uid_of(live)
     if entry.uid:
         return uid if uid == entry.uid else ""
-    return uid if manifests.managed_by(live, manager) else ""
+    return uid if manifests.made_here(live, manager) else ""
