@@ -1,8 +1,9 @@
 """The trust bundle in every meshed namespace: does I/O. The ConfigMap of the mesh's namespace is the source, this makes
 the copies.
 
-New anchors come in through the source alone. A copy belongs to the webhook configuration, so that it goes when the mesh
-goes; where there is none, nothing is copied.
+New anchors come in through the source alone. What is not a copy of this mesh's own making is never written: it may be
+the source or the copy of another mesh, whose proxies would trust nobody any more. A copy belongs to the webhook
+configuration, so that it goes when the mesh goes; where there is none, nothing is copied.
 """
 
 import asyncio
@@ -34,6 +35,7 @@ class Meta(msgspec.Struct, frozen=True, rename="camel"):
 
     name: str = ""
     namespace: str = ""
+    labels: dict[str, str] | None = None
     deletion_timestamp: str | None = None
 
 
@@ -111,7 +113,8 @@ class TrustBundle:
             self._log.error("no_trust_bundle", config_map=f"{self._mesh_namespace}/{labels.BUNDLE_CONFIG_MAP}")
             return
         # A namespace that is no longer meshed keeps its copy up to date: its running pods still read it.
-        wanted = self._namespaces.meshed() | (set(self._maps.objects) & set(self._namespaces.objects))
+        kept = {name for name, found in self._maps.objects.items() if self._is_ours(found)}
+        wanted = self._namespaces.meshed() | (kept & set(self._namespaces.objects))
         behind = sorted(name for name in wanted if not self._is_current(name, source))
         BEHIND.set(len(behind))
         for start in range(0, len(behind), AT_ONCE):
@@ -127,6 +130,11 @@ class TrustBundle:
             return True
         return found is not None and (found.data or {}) == source
 
+    def _is_ours(self, found: ConfigMap) -> bool:
+        given = found.metadata.labels or {}
+        mesh = given.get(labels.CONTROL_PLANE_NAMESPACE, self._mesh_namespace)
+        return given.get(labels.MANAGED_BY) == MANAGER and mesh == self._mesh_namespace
+
     async def _write(self, namespace: str, source: dict[str, str]) -> None:
         owner = self._owner()
         if owner is None:
@@ -137,7 +145,11 @@ class TrustBundle:
             "metadata": {
                 "name": labels.BUNDLE_CONFIG_MAP,
                 "namespace": namespace,
-                "labels": {labels.MANAGED_BY: MANAGER, labels.PART_OF: "tulle"},
+                "labels": {
+                    labels.MANAGED_BY: MANAGER,
+                    labels.PART_OF: "tulle",
+                    labels.CONTROL_PLANE_NAMESPACE: self._mesh_namespace,
+                },
                 "ownerReferences": [
                     {
                         "apiVersion": MUTATING_WEBHOOKS.api,
@@ -150,22 +162,36 @@ class TrustBundle:
             "data": source,
         }
         try:
-            await self._put(namespace, body)
+            written = await self._put(namespace, body)
         except KubeError as error:
             COPIES.labels("failed").inc()
             self._log.warning("bundle_copy_failed", namespace=namespace, error=str(error))
             return
-        COPIES.labels("written").inc()
-        self._log.info("bundle_copied", namespace=namespace)
+        if written:
+            COPIES.labels("written").inc()
+            self._log.info("bundle_copied", namespace=namespace)
+            return
+        COPIES.labels("foreign").inc()
+        self._log.error(
+            "bundle_not_ours",
+            config_map=f"{namespace}/{labels.BUNDLE_CONFIG_MAP}",
+            note="left as it is; injected pods there trust what it holds. Delete it to have this mesh's copy made",
+        )
 
-    async def _put(self, namespace: str, body: dict[str, Any]) -> None:
+    async def _put(self, namespace: str, body: dict[str, Any]) -> bool:
+        """Create or replace; False where there is one that is not ours."""
         name = labels.BUNDLE_CONFIG_MAP
-        if namespace not in self._maps.objects:
+        found = self._maps.objects.get(namespace)
+        if found is None:
             try:
                 await self._kube.create(CONFIG_MAPS, body, namespace)
-                return
+                return True
             except KubeError as error:
                 if not error.conflict:
                     raise
-        # Without a resourceVersion: whatever is there gives way to the source.
+            found = await self._kube.get(CONFIG_MAPS, ConfigMap, name, namespace)
+        if not self._is_ours(found):
+            return False
+        # Without a resourceVersion: whatever was done to our own copy gives way to the source.
         await self._kube.replace(CONFIG_MAPS, body, name, namespace)
+        return True

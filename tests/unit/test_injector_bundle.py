@@ -90,7 +90,9 @@ async def test_a_copy_that_is_changed_or_deleted_is_put_right(mesh: Mesh) -> Non
     mesh.namespace("demo", ENABLED)
     async with mesh.running():
         await eventually("a copy", lambda: mesh.copy("demo") == "anchor 1")
-        mesh.put("demo", "forged")
+        found = mesh.api.get("configmaps", NAME, "demo")
+        assert found is not None
+        mesh.api.put("configmaps", {**found, "data": {"ca-bundle.crt": "forged"}}, "demo")
         await eventually("put right", lambda: mesh.copy("demo") == "anchor 1")
         mesh.api.remove("configmaps", NAME, "demo")
         await eventually("back", lambda: mesh.copy("demo") == "anchor 1")
@@ -147,6 +149,26 @@ async def test_any_replica_brings_the_first_copy_before_the_pod_needs_it(mesh: M
         before = len(mesh.api.requests)
         await mesh.bundle.ensure("plain")
         assert len(mesh.api.requests) == before, "what is known to be there is not written again"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"app.kubernetes.io/managed-by": "tulle"},
+        {"app.kubernetes.io/managed-by": "tulle-injector", "linkerd.io/control-plane-ns": "other-mesh"},
+    ],
+)
+async def test_what_is_not_this_meshs_copy_is_never_written(mesh: Mesh, given: dict[str, str]) -> None:
+    """A second mesh's injector once replaced the source of the first: nobody trusted anybody any more."""
+    mesh.namespace("other-mesh", ENABLED)
+    theirs = {"metadata": {"name": NAME, "labels": given}, "data": {"ca-bundle.crt": "theirs"}}
+    mesh.api.put("configmaps", theirs, "other-mesh")
+    mesh.namespace("demo", ENABLED)
+    async with mesh.running():
+        await eventually("a copy", lambda: mesh.copy("demo") == "anchor 1")
+        await mesh.bundle.ensure("other-mesh")
+        assert mesh.copy("other-mesh") == "theirs"
 
 
 async def test_two_replicas_that_bring_it_together_do_not_fail(mesh: Mesh) -> None:
