@@ -2,12 +2,14 @@
 
 Definitions. Success, rate and latency are measured at the workload's own inbound proxies. The mTLS share is measured at
 its meshed clients' outbound proxies, since only they know that a plaintext request came from a meshed client. Requests
-of the kubelet's probes (route_name="probe") are left out everywhere.
+of the kubelet's probes (route_name="probe") and Prometheus' scrapes are left out everywhere.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
+
+from proxy.api import labels
 
 KINDS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("deploy", "deployment", "deployments"), "deployment"),
@@ -59,7 +61,8 @@ def stat_queries(kind: str, namespace: str | None, window: str) -> dict[str, str
 
     inbound = f"{INBOUND},{own}{here}"
     server = f"{SERVER},{own}{here}"
-    outbound = f'direction="outbound",{peer}{there}'
+    # Prometheus reads proxies' metrics through its own proxy: the mesh's traffic, not the workload's.
+    outbound = f'direction="outbound",target_port!="{labels.ADMIN_PORT}",{peer}{there}'
     by, by_peer = f"namespace,{kind}", f"dst_namespace,dst_{kind}"
     result = {
         "responses": rate("response_total", inbound, by),
@@ -81,10 +84,10 @@ def vectors_by_key(kind: str, samples: Iterable[tuple[Mapping[str, str], float]]
     """One figure of every workload, whether it was measured at the workload or at its clients."""
     return {
         (
-            labels.get("namespace") or labels.get("dst_namespace", ""),
-            labels.get(kind) or labels.get(f"dst_{kind}", ""),
+            found.get("namespace") or found.get("dst_namespace", ""),
+            found.get(kind) or found.get(f"dst_{kind}", ""),
         ): value
-        for labels, value in samples
+        for found, value in samples
     }
 
 

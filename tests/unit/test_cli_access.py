@@ -1,48 +1,49 @@
 """components.cli.access: an HTTP exchange through a port-forward, from its messages."""
 
-import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from httpx2.websockets import WebSocketDisconnect
 
 from components.cli.access import Access
+from components.cli.forward import channel_data
 from components.deploy.errors import ClusterError
 
 
-class Socket:
-    """Plays the messages of a forward; what is sent is kept."""
+class Played:
+    """A forward that plays messages; what is sent is kept."""
 
     def __init__(self, *messages: bytes) -> None:
         self.messages = list(messages)
         self.sent: list[bytes] = []
 
-    def send_bytes(self, data: bytes) -> None:
+    def __enter__(self) -> "Played":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def send(self, data: bytes) -> None:
         self.sent.append(data)
 
-    def receive_bytes(self, timeout: float) -> bytes:
-        if not self.messages:
-            raise WebSocketDisconnect
-        return self.messages.pop(0)
+    def receive(self) -> Iterator[bytes]:
+        return channel_data(iter(self.messages), "demo/web:8080")
 
 
 class Forwarded(Access):
     """An Access whose forwards are played."""
 
-    def __init__(self, socket: Socket) -> None:
-        self.socket = socket
+    def __init__(self, forward: Played) -> None:
+        self.played = forward
 
-    @contextlib.contextmanager
-    def _forwarded(self, namespace: str, pod: str, port: int) -> Iterator[Any]:
-        yield self.socket
+    def forward(self, namespace: str, pod: str, port: int) -> Played:  # type: ignore[override]
+        return self.played
 
 
 GREETING = (b"\x00\x90\x1f", b"\x01\x90\x1f")
 
 
 def get(*messages: bytes, path: str = "/metrics") -> bytes:
-    return Forwarded(Socket(*GREETING, *messages)).pod_get("demo", "web", 8080, path)
+    return Forwarded(Played(*GREETING, *messages)).pod_get("demo", "web", 8080, path)
 
 
 def test_a_body_comes_back_whole_however_it_is_cut() -> None:
@@ -50,10 +51,10 @@ def test_a_body_comes_back_whole_however_it_is_cut() -> None:
     assert get(b"\x00HTTP/1.1 20", b"\x000 OK\r\n\r\nuntil the end") == b"until the end"
 
 
-def test_the_request_is_http_1_0_on_the_data_channel() -> None:
-    socket = Socket(*GREETING, b"\x00HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n")
-    Forwarded(socket).pod_get("demo", "web", 8080, "/delay?ms=1", method="POST")
-    assert socket.sent[0].startswith(b"\x00POST /delay?ms=1 HTTP/1.0\r\n")
+def test_the_request_is_http_1_0() -> None:
+    played = Played(*GREETING, b"\x00HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n")
+    Forwarded(played).pod_get("demo", "web", 8080, "/delay?ms=1", method="POST")
+    assert played.sent[0].startswith(b"POST /delay?ms=1 HTTP/1.0\r\n")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ def test_queries_leave_probes_out_and_measure_mtls_at_the_clients() -> None:
         assert 'direction="inbound"' in queries[name]
     assert 'direction="outbound"' in queries["from_mesh"]
     assert 'dst_namespace="demo"' in queries["from_mesh"]
+    assert 'target_port!="4191"' in queries["from_mesh"], "scrapes of the admin port are not the workload's requests"
     assert queries["from_mesh_mtls"].count('tls="true"') == 1
     assert "[30s]" in queries["responses"]
     assert 'namespace="' not in "".join(stat_queries("pod", None, "1m").values())
