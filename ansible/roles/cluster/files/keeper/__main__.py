@@ -119,7 +119,7 @@ def status(settings: Settings) -> int:
 
 def clean(settings: Settings) -> int:
     """Undo everything that start did, and all that the cluster made since; safe to repeat, and after a crash."""
-    members.stop(settings, STOP_SECONDS)
+    # Nothing is stopped in order: what the members would save is removed with them.
     left = cgroups.kill(settings.cgroup)
     if left:
         print(f"keeper: processes {left} do not end; is one of them in uninterruptible sleep?", file=sys.stderr)

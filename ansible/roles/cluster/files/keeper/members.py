@@ -19,6 +19,8 @@ BACKOFF_SECONDS = (0.2, 1.0, 2.0, 5.0)
 SETTLED_SECONDS = 30.0
 # How long one member may hold up the start of those after it.
 STEP_SECONDS = 30.0
+# The API server waits for every client that watches; what it has written is in etcd by then.
+MEMBER_STOP_SECONDS = 3.0
 # A log past this size is turned over once, so that a cluster left running for weeks fills no disk.
 LOG_BYTES = 64 * 1024 * 1024
 PR_SET_PDEATHSIG = 1
@@ -163,7 +165,7 @@ class Keeper:
                 continue
             one.process.terminate()
             try:
-                one.process.wait(timeout=8)
+                one.process.wait(timeout=MEMBER_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
