@@ -145,8 +145,9 @@ cdef tuple target_labels(Address address):
 
 cdef class PeekTimer(Timer):
     cdef void expired(self):
-        if self.peek is not None:
-            self.peek.timed_out()
+        cdef PeekTLS peek = self.peek  # held: the next step drops every other reference to it
+        if peek is not None:
+            peek.timed_out()
 
 
 cdef class PeekTLS(Protocol):

@@ -13,8 +13,9 @@ import errno as errno_names
 
 cdef class DialTimer(Timer):
     cdef void expired(self):
-        if self.dial is not None:
-            self.dial.timed_out()
+        cdef Dial dial = self.dial  # held: giving up drops every other reference to it
+        if dial is not None:
+            dial.timed_out()
 
 
 cdef class Dial(Protocol):

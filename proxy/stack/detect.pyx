@@ -21,8 +21,9 @@ cdef class Detected:
 
 cdef class DetectTimer(Timer):
     cdef void expired(self):
-        if self.detect is not None:
-            self.detect.timed_out()
+        cdef DetectHTTP detect = self.detect  # held: the next step drops every other reference to it
+        if detect is not None:
+            detect.timed_out()
 
 
 cdef class DetectHTTP(Protocol):

@@ -114,6 +114,7 @@ cdef class HTTP1Server(Downstream):
         cdef Py_ssize_t piece_size
         cdef http1.Event event
         cdef Exchange exchange = self.exchange
+        cdef Upstream upstream  # held while it is called: a write that fails drops every other reference to it
         self.is_processing = True
         while self.transport is not None and not self.must_close:
             event = self.reader.next_event(&cursor, end, &piece, &piece_size)
@@ -130,7 +131,8 @@ cdef class HTTP1Server(Downstream):
                         exchange.request.put(piece, piece_size)
                     if exchange.upstream is not None:
                         if exchange.request.size - exchange.sent > FLUSH_AT:
-                            exchange.upstream.request_push()
+                            upstream = exchange.upstream
+                            upstream.request_push()
                     elif exchange.request.size > MAX_REPLAY:
                         exchange.is_replayable = False
                         self.transport.pause_reading()
@@ -146,7 +148,8 @@ cdef class HTTP1Server(Downstream):
                         exchange.request.put(b"0\r\n\r\n", 5)
                     exchange.request_complete = True
                     if exchange.upstream is not None:
-                        exchange.upstream.request_push()
+                        upstream = exchange.upstream
+                        upstream.request_push()
                     elif not exchange.waiting and exchange.connecting is None:
                         exchange.dispatcher.dispatch(exchange)
                     if exchange.is_active:
@@ -164,7 +167,8 @@ cdef class HTTP1Server(Downstream):
                 break
         if self.transport is not None and exchange.is_active and not exchange.request_complete and self.request_begun:
             if exchange.upstream is not None:
-                exchange.upstream.request_push()
+                upstream = exchange.upstream
+                upstream.request_push()
             elif not exchange.waiting and exchange.connecting is None:
                 exchange.dispatcher.dispatch(exchange)
         self.is_processing = False
