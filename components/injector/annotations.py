@@ -46,6 +46,9 @@ WITHOUT_EFFECT: Final = frozenset(
 """Linkerd's annotations that do nothing here: a pod that carries one is told so by an event, since it may count on it.
 """
 
+NOT_YET: Final = frozenset({"access-log"})
+"""Annotations that are read and checked, and that the proxy does not act on yet."""
+
 NOT_FOR_PODS: Final = frozenset({"admission-webhooks"})
 """Under the same prefix, but a label of namespaces."""
 
@@ -103,6 +106,14 @@ def _version(settings: ProxySettings, value: str, _: Mapping[str, int]) -> Proxy
     return msgspec.structs.replace(settings, image=f"{name}:{values.check_tag(value)}", version=value)
 
 
+def _nothing(check: Callable[[str], Any]) -> Change:
+    def change(settings: ProxySettings, value: str, _: Mapping[str, int]) -> ProxySettings:
+        check(value)
+        return settings
+
+    return change
+
+
 def _no_detect_timeout(field: str) -> Change:
     def change(settings: ProxySettings, value: str, _: Mapping[str, int]) -> ProxySettings:
         return msgspec.structs.replace(settings, **{field: "365d"}) if values.check_boolean(value) else settings
@@ -115,7 +126,7 @@ def _port(value: str) -> int:
 
 
 CHANGES: Final[Mapping[str, Change]] = {
-    "access-log": _simple("access_log", lambda value: values.check_choice(value, ("", "apache", "json"))),
+    "access-log": _nothing(lambda value: values.check_choice(value, ("", "apache", "json"))),
     "admin-port": _simple("admin_port", _port),
     "default-inbound-policy": _simple(
         "inbound_policy", lambda value: values.check_choice(value, labels.INBOUND_POLICIES)
@@ -181,6 +192,8 @@ def apply_annotations(
                     "instead"
                 )
             merged[name] = (place, key, annotations[key])
+            if name in NOT_YET:
+                without_effect.append(key)
     native: bool | None = None
     for name, (place, key, value) in merged.items():
         try:

@@ -87,13 +87,12 @@ class ProxySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     outbound_port: Port = labels.OUTBOUND_PORT
     admin_port: Port = labels.ADMIN_PORT
     ipv6: bool = False
-    """Listen on `[::]` and `[::1]` as well: only where pods have IPv6, since binding it fails where the kernel has
-    none.
+    """Listen on `[::]` and `[::1]` whatever the pod's addresses are. Needed only where ports are moved in a dual-stack
+    cluster: otherwise the proxy listens on the families its pod has.
     """
 
     log_level: Literal["error", "warn", "info", "debug"] = "info"
     log_format: Literal["plain", "json"] = "plain"
-    access_log: Literal["", "apache", "json"] = ""
 
     inbound_policy: Literal[
         "all-unauthenticated", "all-authenticated", "cluster-unauthenticated", "cluster-authenticated", "deny", "audit"

@@ -185,15 +185,10 @@ def proxy_env(spec: Mapping[str, Any], config: InjectorConfig, settings: ProxySe
         "NODE_NAME": "spec.nodeName",
         "SERVICE_ACCOUNT": "spec.serviceAccountName",
     }
-    any_v4, any_v6 = "0.0.0.0", "[::]"
-    listen = any_v6 if settings.ipv6 else any_v4
-    outbound = f"127.0.0.1:{settings.outbound_port}"
     plain = {
         "MESH_NAMESPACE": config.mesh_namespace,
         "TRUST_DOMAIN": config.trust_domain,
-        "INBOUND_LISTEN_ADDR": f"{listen}:{settings.inbound_port}",
-        "OUTBOUND_LISTEN_ADDR": f"{outbound},[::1]:{settings.outbound_port}" if settings.ipv6 else outbound,
-        "ADMIN_LISTEN_ADDR": f"{listen}:{settings.admin_port}",
+        **_listen_addresses(settings),
         "IDENTITY_SVC_ADDR": settings.identity_address or _service(config, "identity", labels.IDENTITY_PORT),
         "IDENTITY_SVC_NAME": component_identity(config, "identity"),
         "DESTINATION_SVC_ADDR": settings.destination_address
@@ -220,8 +215,6 @@ def proxy_env(spec: Mapping[str, Any], config: InjectorConfig, settings: ProxySe
         plain["DISCOVERY_IDLE_TIMEOUT"] = settings.discovery_idle_timeout
     if settings.tls_unauthenticated_ports:
         plain["INBOUND_TLS_UNAUTHENTICATED_PORTS"] = settings.tls_unauthenticated_ports
-    if settings.access_log:
-        plain["ACCESS_LOG"] = settings.access_log
     plain.update(settings.extra_env)
     downward = [
         {"name": ENV + name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
@@ -229,6 +222,20 @@ def proxy_env(spec: Mapping[str, Any], config: InjectorConfig, settings: ProxySe
         if name not in settings.extra_env
     ]
     return [*downward, *({"name": ENV + name, "value": value} for name, value in plain.items())]
+
+
+def _listen_addresses(settings: ProxySettings) -> dict[str, str]:
+    """Nothing where all is as usual: the proxy then listens on both families where its pod has both."""
+    usual = (labels.INBOUND_PORT, labels.OUTBOUND_PORT, labels.ADMIN_PORT)
+    if not settings.ipv6 and (settings.inbound_port, settings.outbound_port, settings.admin_port) == usual:
+        return {}
+    everywhere = "[::]" if settings.ipv6 else "0.0.0.0"
+    loopback = ("127.0.0.1", "[::1]") if settings.ipv6 else ("127.0.0.1",)
+    return {
+        "INBOUND_LISTEN_ADDR": f"{everywhere}:{settings.inbound_port}",
+        "OUTBOUND_LISTEN_ADDR": ",".join(f"{host}:{settings.outbound_port}" for host in loopback),
+        "ADMIN_LISTEN_ADDR": f"{everywhere}:{settings.admin_port}",
+    }
 
 
 def kubelet_probes(spec: Mapping[str, Any]) -> list[Json]:

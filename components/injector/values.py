@@ -7,6 +7,8 @@ import re
 from typing import Final
 
 MILLISECONDS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+MAX_DURATION: Final = 365 * MILLISECONDS["d"]
+"""The proxy takes no longer one: it would refuse to start."""
 MAX_PORT_ENTRIES: Final = 1_000
 """Bounds one annotation's port list: each entry becomes a part of a packet-filter rule."""
 
@@ -27,8 +29,9 @@ class InvalidValueError(ValueError):
 
 def check_duration(value: str) -> str:
     """`<integer>(ms|s|m|h|d)`."""
-    if _DURATION.fullmatch(value) is None:
-        raise InvalidValueError("a whole number followed by ms, s, m, h or d, such as 300ms or 2m")
+    match = _DURATION.fullmatch(value)
+    if match is None or int(match[1]) * MILLISECONDS[match[2]] > MAX_DURATION:
+        raise InvalidValueError("a whole number followed by ms, s, m, h or d, such as 300ms or 2m, and at most 365d")
     return value
 
 

@@ -35,7 +35,6 @@ def test_the_pod_wins_over_its_namespace() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "field", "expected"),
     [
-        ("access-log", "json", "access_log", "json"),
         ("admin-port", "5191", "admin_port", 5191),
         ("default-inbound-policy", "deny", "inbound_policy", "deny"),
         ("image-pull-policy", "Always", "image_pull_policy", "Always"),
@@ -123,6 +122,9 @@ def test_annotations_without_effect_are_reported() -> None:
     found = applied(dict.fromkeys(WITHOUT_EFFECT, "x") | {"no-such-thing": "x", "example.com/other": "x"})
     assert found.settings == DEFAULTS
     assert set(found.without_effect) == {labels.CONFIG_PREFIX + name for name in (*WITHOUT_EFFECT, "no-such-thing")}
+    assert applied({"access-log": "json"}).without_effect == ("config.linkerd.io/access-log",)
+    with pytest.raises(AnnotationError, match="apache, json"):
+        applied({"access-log": "xml"})
 
 
 def test_the_proxys_ports_may_not_collide() -> None:

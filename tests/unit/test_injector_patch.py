@@ -92,7 +92,6 @@ EVERYTHING: Final = msgspec.structs.replace(
         CONFIG.proxy,
         image_pull_secret="ours",
         ipv6=True,
-        access_log="json",
         discovery_idle_timeout="5s",
         metrics_plaintext=True,
         inbound_policy="all-authenticated",
