@@ -18,6 +18,8 @@ import structlog
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from components.kube.client import KubeError
+
 if TYPE_CHECKING:
     import grpc.aio
 
@@ -27,6 +29,9 @@ HEAD_SECONDS: Final = 5.0
 """A caller that sends no request within this time is let go, so that idle connections cannot pile up."""
 MAX_CONNECTIONS: Final = 128
 """Bounds the callers of the admin port at one moment."""
+
+EXIT_BAD_CONFIGURATION: Final = 64
+"""`EX_USAGE` of sysexits.h, as the proxy's."""
 
 Ready = Callable[[], str | None]
 """None when ready, else what is being waited for."""
@@ -164,9 +169,9 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> int:
     log = structlog.get_logger()
     try:
         uvloop.run(supervised())
-    except StartupError as error:
+    except (StartupError, KubeError) as error:
         log.error("cannot_start", error=str(error))
-        return 64
+        return EXIT_BAD_CONFIGURATION
     return 0
 
 

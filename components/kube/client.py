@@ -13,6 +13,7 @@ import httpx2
 import msgspec
 from lightkube.config.client_adapter import user_auth, verify_cluster
 from lightkube.config.kubeconfig import KubeConfig
+from lightkube.core.exceptions import ConfigError
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -139,7 +140,10 @@ class Kube:
     @classmethod
     def connect(cls) -> "Kube":
         """In a pod by its service account, elsewhere by KUBECONFIG or ~/.kube/config."""
-        config = KubeConfig.from_env().get()
+        try:
+            config = KubeConfig.from_env().get()
+        except ConfigError as error:
+            raise KubeError(0, "NoConfig", f"no cluster: {error}; set KUBECONFIG, or run in a pod") from error
         if config is None or config.user is None:
             raise KubeError(
                 0, "NoConfig", "no cluster: neither a service account nor a kubeconfig with a user was found"
