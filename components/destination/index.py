@@ -8,7 +8,7 @@ computes a view.
 import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, TypeVar
 
@@ -36,6 +36,8 @@ class EndpointView:
     identity: str = ""
     opaque: bool = False
     labels: tuple[tuple[str, str], ...] = ()
+    node: str = ""
+    """Where it runs; said to nobody, but a view may be for one node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,14 @@ class View:
     authority: str = ""
     labels: tuple[tuple[str, str], ...] = ()
     endpoints: dict[str, EndpointView] = field(default_factory=dict)
+    local: bool = False
+    """Whether each node sees its own endpoints only."""
+
+    def on(self, node: str) -> "View":
+        """The view that callers on a node have."""
+        if not self.local:
+            return self
+        return replace(self, endpoints={key: each for key, each in self.endpoints.items() if each.node == node})
 
 
 EXTERNAL: Final = View(Kind.EXTERNAL)
@@ -204,6 +214,7 @@ class Index:
             f"{name}.{namespace}.svc.{self._cluster_domain}:{port}",
             (("namespace", namespace), ("service", name)),
             self._endpoints(service.key, port_name, 6 if ":" in ip else 4),
+            service.local,
         )
 
     def _endpoints(self, service: Key, port_name: str, family: int) -> dict[str, EndpointView]:
@@ -229,7 +240,7 @@ class Index:
                     if pod is None or (endpoint.pod_uid and pod.uid != endpoint.pod_uid):
                         continue
                 address = format_address(endpoint.address, port)
-                group[address] = self._endpoint(address, pod, port, endpoint.zone)
+                group[address] = replace(self._endpoint(address, pod, port, endpoint.zone), node=endpoint.node)
         return ready or last_resort
 
     def _endpoint(self, address: str, pod: PodFacts | None, port: int, zone: str) -> EndpointView:

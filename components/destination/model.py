@@ -72,6 +72,8 @@ class ServiceFacts:
     ports: tuple[tuple[int, str], ...]
     """Number and name of each TCP port."""
     opaque: PortSet | None
+    local: bool = False
+    """Whether callers may reach endpoints of their own node only (internalTrafficPolicy)."""
     problem: str = ""
 
 
@@ -86,6 +88,7 @@ class EndpointFacts:
     pod: Key | None
     pod_uid: str
     zone: str
+    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,7 @@ def service_facts(service: Service) -> ServiceFacts:
         ips=tuple(ip for ip in ips if ip and ip != "None"),
         ports=tuple((port.port, port.name) for port in tcp),
         opaque=opaque,
+        local=spec.internal_traffic_policy == "Local",
         problem=problem,
     )
 
@@ -182,6 +186,7 @@ def slice_facts(given: EndpointSlice) -> SliceFacts:
                 pod=pod,
                 pod_uid=reference.uid if reference is not None and pod is not None else "",
                 zone=each.zone or "",
+                node=each.node_name or "",
             )
         )
     return SliceFacts(

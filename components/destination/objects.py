@@ -95,6 +95,7 @@ class ServiceSpec(msgspec.Struct, frozen=True):
     cluster_ip: str = msgspec.field(default="", name="clusterIP")
     cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
     ports: list[ServicePort] | None = None
+    internal_traffic_policy: str = msgspec.field(default="Cluster", name="internalTrafficPolicy")
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -128,6 +129,7 @@ class SliceEndpoint(msgspec.Struct, frozen=True, rename="camel"):
     conditions: Conditions = Conditions()
     target_ref: TargetRef | None = None
     zone: str | None = None
+    node_name: str | None = None
 
 
 class SlicePort(msgspec.Struct, frozen=True):

@@ -41,8 +41,9 @@ FLUSH = Histogram(
 class Subscription:
     """One stream's place: messages wait here until the stream takes them."""
 
-    def __init__(self, target: "_Target") -> None:
+    def __init__(self, target: "_Target", node: str) -> None:
         self.target = target
+        self.node = node
         self._pending: deque[bytes] = deque()
         self._whole = True
         self._closed = False
@@ -71,7 +72,7 @@ class Subscription:
         self._wake.clear()
         if self._whole:
             self._whole = False
-            return [self.target.snapshot()]
+            return [self.target.snapshot(self.node)]
         messages = list(self._pending)
         self._pending.clear()
         return messages
@@ -83,21 +84,35 @@ class _Target:
     def __init__(self, view: View) -> None:
         self.view = view
         self.subscriptions: set[Subscription] = set()
-        self._snapshot: bytes | None = None
+        self._snapshots: dict[str, bytes] = {}
 
-    def snapshot(self) -> bytes:
-        if self._snapshot is None:
-            self._snapshot = translate.snapshot(self.view).SerializeToString()
-        return self._snapshot
+    def snapshot(self, node: str) -> bytes:
+        """The whole, as a node sees it: for nearly every target that is the same for all, and serialised once."""
+        key = node if self.view.local else ""
+        if key not in self._snapshots:
+            self._snapshots[key] = translate.snapshot(self.view.on(node)).SerializeToString()
+        return self._snapshots[key]
 
-    def move_to(self, view: View) -> bytes | None:
-        update = translate.update(self.view, view)
-        if update is None:
-            return None
+    def move_to(self, view: View) -> int:
+        """Take on another view and tell who watches; returns how many were told."""
+        old, told = self.view, 0
+        if old == view:
+            return 0
         self.view = view
-        self._snapshot = None
-        UPDATES.labels(update.WhichOneof("kind") or "").inc()
-        return update.SerializeToString()
+        self._snapshots = {}
+        by_node: dict[str, list[Subscription]] = {}
+        for each in self.subscriptions:
+            by_node.setdefault(each.node if view.local or old.local else "", []).append(each)
+        for node, subscriptions in by_node.items():
+            update = translate.update(old.on(node), view.on(node))
+            if update is None:
+                continue
+            UPDATES.labels(update.WhichOneof("kind") or "").inc()
+            message = update.SerializeToString()
+            for each in subscriptions:
+                each.push(message)
+            told += len(subscriptions)
+        return told
 
 
 class Publisher:
@@ -115,14 +130,14 @@ class Publisher:
     def __repr__(self) -> str:
         return f"Publisher({len(self._targets)} targets, {self.watches} watches, {len(self._dirty)} to recompute)"
 
-    def subscribe(self, address: Address) -> Subscription:
-        """Open a stream's place."""
+    def subscribe(self, address: Address, node: str = "") -> Subscription:
+        """Open a stream's place, for a caller on a node."""
         target = self._targets.get(address)
         if target is None:
             self._index.watch(address)
             target = self._targets[address] = _Target(self._index.view(address))
             TARGETS.set(len(self._targets))
-        subscription = Subscription(target)
+        subscription = Subscription(target, node)
         target.subscriptions.add(subscription)
         self.watches += 1
         WATCHES.set(self.watches)
@@ -159,13 +174,9 @@ class Publisher:
 
     def _refresh(self, address: Address) -> bool:
         target = self._targets.get(address)
-        message = target.move_to(self._index.view(address)) if target is not None else None
-        if target is None or message is None:
-            return False
-        for subscription in target.subscriptions:
-            subscription.push(message)
-        SENT.inc(len(target.subscriptions))
-        return True
+        told = target.move_to(self._index.view(address)) if target is not None else 0
+        SENT.inc(told)
+        return told > 0
 
     async def audit(self) -> None:
         """Compute everything anew, for ever, in small portions."""

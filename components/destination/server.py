@@ -65,7 +65,7 @@ class DestinationService:
         except TimeoutError:
             STREAMS.labels("not_synced").inc()
             await context.abort(grpc.StatusCode.UNAVAILABLE, "the state of the cluster is not known yet")
-        subscription = self._publisher.subscribe(address)
+        subscription = self._publisher.subscribe(address, request.workload.node)
         self._log.debug("watch", address=request.address, pod=f"{request.workload.namespace}/{request.workload.pod}")
         try:
             while (messages := await subscription.take()) is not None:

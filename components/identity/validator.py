@@ -28,5 +28,5 @@ class Validator:
         """
         request = review_request(token, self._audience)
         async with self._slots:
-            answer = await self._kube.request("POST", TOKEN_REVIEWS.path(), body=request)
+            answer = await self._kube.request("POST", TOKEN_REVIEWS.path(), body=request, repeatable=True)
         return read_review(msgspec.json.decode(answer, type=TokenReview), self._audience)

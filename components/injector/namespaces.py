@@ -86,9 +86,11 @@ class Namespaces:
     async def get(self, name: str) -> Namespace:
         """One namespace; one that is too new to be known is asked for. Raises KubeError."""
         found = self.objects.get(name)
-        if found is None:
-            found = known(await self._kube.get(NAMESPACES, NamespaceObject, name))
-        return found.namespace
+        return found.namespace if found is not None else await self.ask(name)
+
+    async def ask(self, name: str) -> Namespace:
+        """One namespace as it is this moment, whatever is known here. Raises KubeError."""
+        return known(await self._kube.get(NAMESPACES, NamespaceObject, name)).namespace
 
     def meshed(self) -> set[str]:
         """The names of those that are injected as a whole."""

@@ -106,6 +106,11 @@ class Webhook:
         namespace = await self._namespaces.get(request.namespace) if request.namespace else Namespace("")
         config = self._config.current
         decision, answer = consider(request, namespace, config, native_supported=self._version.native)
+        if isinstance(decision, Skip) and decision.reason == NOT_ANNOTATED:
+            # What we know may be a moment old, and "annotate the namespace, restart the pods" must hold without a
+            # pause.
+            namespace = await self._namespaces.ask(request.namespace)
+            decision, answer = consider(request, namespace, config, native_supported=self._version.native)
         pod = request.object or {}
         reason = "" if isinstance(decision, Inject) else decision.reason
         result = type(decision).__name__.lower()

@@ -173,14 +173,24 @@ class Kube:
         body: object = None,
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
+        repeatable: bool = False,
     ) -> bytes:
-        """One exchange; raises KubeError for anything but success."""
+        """One exchange; raises KubeError for anything but success.
+
+        What may be asked twice (a GET, or what the caller says is `repeatable`) is asked once more when the connection
+        breaks: an API server that ends an idle connection just then is no outage.
+        """
         content = None if body is None else msgspec.json.encode(body)
         headers = {"Content-Type": content_type, "Accept": "application/json"}
-        try:
-            answer = await self._client.request(method, path, content=content, params=params, headers=headers)
-        except httpx2.HTTPError as error:
-            raise _unreachable(method, path, error) from error
+        attempts = 2 if repeatable or method == "GET" else 1
+        while True:
+            attempts -= 1
+            try:
+                answer = await self._client.request(method, path, content=content, params=params, headers=headers)
+                break
+            except httpx2.HTTPError as error:
+                if attempts == 0 or isinstance(error, httpx2.TimeoutException):
+                    raise _unreachable(method, path, error) from error
         if not answer.is_success:
             raise _refused(method, path, answer.status_code, answer.content)
         return answer.content

@@ -86,6 +86,7 @@ def service(
     *ports: tuple[int, str],
     namespace: str = "demo",
     annotations: dict[str, str] | None = None,
+    policy: str = "Cluster",
 ) -> ServiceFacts:
     """A Service's facts; ports are numbers and names."""
     ips = [ip] if isinstance(ip, str) else ip
@@ -94,6 +95,7 @@ def service(
             {
                 "metadata": {"name": name, "namespace": namespace, "annotations": annotations},
                 "spec": {
+                    "internalTrafficPolicy": policy,
                     "clusterIP": ips[0],
                     "clusterIPs": ips,
                     "ports": [
@@ -107,7 +109,7 @@ def service(
     )
 
 
-def endpoint(ip: str, pod: str = "", *, uid: str = "", zone: str = "", **conditions: bool) -> Json:
+def endpoint(ip: str, pod: str = "", *, uid: str = "", zone: str = "", node: str = "", **conditions: bool) -> Json:
     """An endpoint as the API writes it."""
     reference = {"kind": "Pod", "name": pod, "namespace": "demo", "uid": uid or f"uid-{pod}"}
     return {
@@ -115,6 +117,7 @@ def endpoint(ip: str, pod: str = "", *, uid: str = "", zone: str = "", **conditi
         "conditions": conditions,
         **({"targetRef": reference} if pod else {}),
         **({"zone": zone} if zone else {}),
+        **({"nodeName": node} if node else {}),
     }
 
 

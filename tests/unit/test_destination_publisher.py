@@ -106,6 +106,22 @@ async def test_a_thousand_watchers_cost_one_computation(desk: Desk, monkeypatch:
     assert repr(desk.publisher) == "Publisher(1 targets, 1000 watches, 0 to recompute)"
 
 
+async def test_a_node_local_service_is_told_to_each_node_for_itself(desk: Desk) -> None:
+    local = service("web", "10.1.0.1", (80, "http"), policy="Local")
+    one, other = desk.publisher.subscribe(VIP, "node-1"), desk.publisher.subscribe(VIP, "node-2")
+    for each in (one, other):
+        assert addresses((await take(each))[0]) == ["10.0.0.1:8080"]
+    desk.publisher.mark(desk.index.apply_service(WEB, local))
+    both = endpoint_slice("s", "web", endpoint("10.0.0.1", node="node-1"), endpoint("10.0.0.2", node="node-2"))
+    desk.publisher.mark(desk.index.apply_slice(desk.slice, both))
+    assert list((await take(one))[0].delta.remove) == []
+    (message,) = await take(other)
+    assert addresses(message) == ["10.0.0.2:8080"]
+    assert list(message.delta.remove) == ["10.0.0.1:8080"]
+    assert addresses((await take(desk.publisher.subscribe(VIP, "node-2")))[0]) == ["10.0.0.2:8080"]
+    assert addresses((await take(desk.publisher.subscribe(VIP, "node-3")))[0]) == []
+
+
 async def test_a_late_subscriber_gets_the_latest_state(desk: Desk) -> None:
     desk.publisher.subscribe(VIP)
     desk.endpoints("10.0.0.7")

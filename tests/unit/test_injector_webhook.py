@@ -159,6 +159,11 @@ async def test_a_slow_bundle_does_not_stop_admission(service: Service, monkeypat
     assert (await service.review())["patchType"] == "JSONPatch"
 
 
+async def test_an_annotation_counts_at_once_though_its_notification_is_late(service: Service) -> None:
+    service.api.silently("namespaces", {"metadata": {"name": "plain", "annotations": {"linkerd.io/inject": "enabled"}}})
+    assert (await service.review(namespace="plain"))["patchType"] == "JSONPatch"
+
+
 async def test_an_old_api_server_gets_classic_sidecars(service: Service) -> None:
     service.version.set((1, 28))
     assert (await service.review())["auditAnnotations"] == {"injection": "classic"}

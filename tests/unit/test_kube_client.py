@@ -61,6 +61,36 @@ async def test_an_api_server_that_does_not_answer_is_an_error_like_others() -> N
     assert caught.value.code == 0
 
 
+@pytest.mark.parametrize(
+    ("method", "repeatable", "error", "asked"),
+    [
+        ("GET", False, httpx2.RemoteProtocolError("Server disconnected"), 2),
+        ("POST", True, httpx2.ReadError(""), 2),
+        ("POST", False, httpx2.RemoteProtocolError("Server disconnected"), 1),
+        ("GET", False, httpx2.ReadTimeout(""), 1),
+    ],
+)
+async def test_a_connection_that_breaks_is_no_outage_for_what_may_be_asked_twice(
+    method: str, repeatable: bool, error: httpx2.HTTPError, asked: int
+) -> None:
+    seen = 0
+
+    def once_broken(_: httpx2.Request) -> httpx2.Response:
+        nonlocal seen
+        seen += 1
+        if seen == 1:
+            raise error
+        return httpx2.Response(200, json={})
+
+    request = serving(once_broken).request(method, "/x", repeatable=repeatable)
+    if asked == 2:
+        assert await request == b"{}"
+    else:
+        with pytest.raises(KubeError):
+            await request
+    assert seen == asked
+
+
 async def test_an_answer_that_is_no_status_is_still_told() -> None:
     with pytest.raises(KubeError, match="upstream sick") as caught:
         await serving(lambda _: httpx2.Response(502, content=b"<html>upstream sick")).version()
