@@ -5,12 +5,12 @@ folders under the state folder, so that a container engine or a kubelet that the
 """
 
 import ctypes
-import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import record
 from settings import Settings
 
 CLONE_NEWNS = 0x00020000
@@ -53,13 +53,12 @@ def _is_mounted(where: str) -> bool:
 
 
 def bind(settings: Settings) -> None:
-    made = _made(settings)
+    made = record.read(settings, "folders") or []
     for where, source in settings.binds.items():
         Path(source).mkdir(parents=True, exist_ok=True)
         missing = [folder for folder in (Path(where), *Path(where).parents) if not folder.exists()]
-        # Recorded before they are made: killed in between, the record names a folder too many, never one too few.
         made.extend(str(folder) for folder in missing if str(folder) not in made)
-        _remember(settings, made)
+        record.write(settings, "folders", made)
         Path(where).mkdir(parents=True, exist_ok=True)
         if not _is_mounted(where):
             subprocess.run(["mount", "--bind", source, where], check=True)
@@ -93,7 +92,7 @@ def remove(settings: Settings) -> None:
     ]
     for where in sorted(below, key=len, reverse=True):
         subprocess.run(["umount", "--lazy", where], check=True)
-    for folder in sorted(_made(settings), key=len, reverse=True):
+    for folder in sorted(record.read(settings, "folders") or [], key=len, reverse=True):
         try:
             os.rmdir(folder)
         except FileNotFoundError:
@@ -101,18 +100,3 @@ def remove(settings: Settings) -> None:
         except OSError:
             # Someone else has put something there since; it is theirs now.
             continue
-    _record(settings).unlink(missing_ok=True)
-
-
-def _record(settings: Settings) -> Path:
-    return settings.state / "mountpoints.json"
-
-
-def _made(settings: Settings) -> list[str]:
-    return json.loads(_record(settings).read_text()) if _record(settings).exists() else []
-
-
-def _remember(settings: Settings, made: list[str]) -> None:
-    temporary = _record(settings).with_suffix(".new")
-    temporary.write_text(json.dumps(made))
-    temporary.replace(_record(settings))

@@ -6,10 +6,11 @@ Pods hang on the bridge, and the node's address is the bridge's, so nothing chan
 import json
 import subprocess
 
+import record
 from settings import Settings
 
 # Our own table, and kube-proxy's in its nftables mode: each is removed whole, without looking at any other rule.
-TABLES = (("ip", "tulle"), ("ip", "kube-proxy"), ("ip6", "kube-proxy"))
+OWN_TABLES = (("ip", "tulle"), ("ip", "kube-proxy"), ("ip6", "kube-proxy"))
 MARK = "tulle local cluster"
 
 
@@ -25,6 +26,8 @@ def must(*argv: str, given: str | None = None) -> str:
 
 
 def make(settings: Settings) -> None:
+    if record.read(settings, "tables before") is None:
+        record.write(settings, "tables before", sorted(tables()))
     bridge = settings.bridge
     if run("ip", "link", "show", bridge).returncode != 0:
         must("ip", "link", "add", bridge, "type", "bridge")
@@ -74,25 +77,52 @@ def remove(settings: Settings) -> None:
         # A pod's namespace may outlive its processes by a moment and take its interface with it.
         run("ip", "link", "delete", port)
     run("ip", "link", "delete", settings.bridge)
-    for family, table in TABLES:
+    for family, table in OWN_TABLES:
         run("nft", "delete", "table", family, table)
     for direction in forwarding_rules(settings):
         while run("iptables", "-D", *direction).returncode == 0:
             pass
     remove_host_ports(settings)
+    before = record.read(settings, "tables before")
+    for name, rules_in_it in tables().items():
+        # iptables makes a table when it is first asked for anything; one that came with the cluster and is empty goes.
+        if before is not None and name not in before and not rules_in_it:
+            run("nft", "delete", "table", *name.split())
 
 
 def remove_host_ports(settings: Settings) -> None:
-    """The port-mapping plugin's chains: ours are those that lead into our pods' subnet; the shared ones go when empty."""
-    prefix = settings.gateway.rsplit(".", 1)[0] + "."
-    saved = run("iptables-save", "-t", "nat").stdout.splitlines()
+    """The port-mapping plugin's chains: those that lead into our pods' subnet, and the shared ones if nobody else is left."""
+    prefix = settings.gateway.rpartition(".")[0] + "."
+    saved = nat_rules()
     ours = {line.split()[1] for line in saved if line.startswith("-A CNI-DN-") and f"--to-destination {prefix}" in line}
-    for line in saved:
-        if line.startswith("-A CNI-HOSTPORT-DNAT") and line.split()[-1] in ours:
-            subprocess.run(f"iptables -t nat -D {line[3:]}", shell=True, check=False)
-    for chain in ours:
-        run("iptables", "-t", "nat", "-F", chain)
-        run("iptables", "-t", "nat", "-X", chain)
+    undo([line for line in saved if line.startswith("-A CNI-HOSTPORT-DNAT") and line.split()[-1] in ours], ours)
+    left = nat_rules()
+    if not any(line.startswith("-A CNI-HOSTPORT-DNAT") for line in left):
+        shared = {line[1:].split()[0] for line in left if line.startswith(":CNI-HOSTPORT-")}
+        undo([line for line in left if line.startswith("-A") and line.split()[-1] in shared], shared)
+
+
+def nat_rules() -> list[str]:
+    return run("iptables-save", "-t", "nat").stdout.splitlines()
+
+
+def undo(rules_to_delete: list[str], chains: set[str]) -> None:
+    """Delete rules and chains of the nat table in one transaction, which is refused whole or done whole."""
+    if not chains:
+        return
+    lines = ["*nat", *(f":{chain} - [0:0]" for chain in sorted(chains))]
+    lines += [rule.replace("-A ", "-D ", 1) for rule in rules_to_delete]
+    lines += [f"-X {chain}" for chain in sorted(chains)]
+    run("iptables-restore", "--noflush", given="\n".join([*lines, "COMMIT", ""]))
+
+
+def tables() -> dict[str, int]:
+    """Every nftables table, and how many rules are in it."""
+    listed = json.loads(run("nft", "--json", "list", "ruleset").stdout or '{"nftables": []}')["nftables"]
+    found = {f"{one['table']['family']} {one['table']['name']}": 0 for one in listed if "table" in one}
+    for rule in (one["rule"] for one in listed if "rule" in one):
+        found[f"{rule['family']} {rule['table']}"] += 1
+    return found
 
 
 def routes() -> list[dict]:
