@@ -31,7 +31,8 @@ class IssuerFiles:
     """The issuer in use."""
 
     def __init__(self, issuer_dir: Path, bundle: Path) -> None:
-        self._paths = (issuer_dir / "tls.crt", issuer_dir / "tls.key", bundle)
+        self._issuer_dir = issuer_dir
+        self._bundle = bundle
         self._seen: tuple[bytes, bytes, bytes] | None = None
         self._log = structlog.get_logger()
         self.current: Issuer | None = None
@@ -49,7 +50,8 @@ class IssuerFiles:
     def read(self, now: datetime.datetime) -> None:
         """Read the files once, and take what they hold if it is new and usable."""
         try:
-            contents = (_read(self._paths[0]), _read(self._paths[1]), _read(self._paths[2]))
+            folder = _current(self._issuer_dir)
+            contents = (_read(folder / "tls.crt"), _read(folder / "tls.key"), _read(self._bundle))
         except OSError as error:
             self._refuse(
                 "unreadable", f"{error.filename}: {error.strerror}; identity mounts the Secret tulle-issuer there"
@@ -82,6 +84,14 @@ class IssuerFiles:
         LOADS.labels("refused", reason).inc()
         kept = None if self.current is None else self.current.certificate.subject.rfc4514_string()
         self._log.error("issuer_refused", reason=reason, error=message, kept=kept)
+
+
+def _current(folder: Path) -> Path:
+    """The one version of a mounted Secret to read from: the kubelet moves the link `..data` to a new folder, and a
+    certificate of one version with the key of the next would be refused.
+    """
+    link = folder / "..data"
+    return link.resolve() if link.is_symlink() else folder
 
 
 def _read(path: Path) -> bytes:

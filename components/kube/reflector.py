@@ -25,6 +25,9 @@ FIRST_BACKOFF: Final = 0.1
 MAX_BACKOFF: Final = 2.0
 """Cap of the wait between attempts (full jitter): a control plane that is back should be noticed at once."""
 
+SHORT_WATCH: Final = 1.0
+"""After a watch shorter than this comes a pause: an API server that shuts down ends each one at once."""
+
 Handler = Callable[[T | None, T | None], None]
 
 
@@ -105,6 +108,7 @@ class Reflector(Generic[K, T]):
         failures = 0
         while (left := until - loop.time()) > 0:
             seconds = max(1, min(WATCH_SECONDS, int(left)))
+            begun = loop.time()
             try:
                 async for change in self._kube.watch(
                     self._kind, self._type, version, seconds, self._namespace, self._selectors
@@ -122,6 +126,7 @@ class Reflector(Generic[K, T]):
                     raise
                 self.failures += 1
                 self._log.info("watch_broken", error=str(error))
+            if loop.time() - begun < SHORT_WATCH:
                 await asyncio.sleep(random.uniform(0, FIRST_BACKOFF))  # noqa: S311
 
     def _set(self, key: K, new: T | None) -> None:

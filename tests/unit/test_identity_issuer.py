@@ -72,6 +72,23 @@ def test_an_expired_or_untrusted_pair_is_refused_and_the_old_one_kept(folder: Fo
     assert "no anchor" in folder.files.problem
 
 
+def test_a_secret_as_the_kubelet_mounts_it_is_followed(folder: Folder) -> None:
+    """Files are links through `..data`, which is moved to a new folder when the Secret changes."""
+    for version, signer in (("..v1", ONE), ("..v2", TWO)):
+        (folder.path / version).mkdir()
+        (folder.path / version / "tls.crt").write_bytes(signer.pem)
+        (folder.path / version / "tls.key").write_bytes(signer.key_pem)
+    (folder.path / "bundle.crt").write_bytes(ROOT.pem)
+    link = folder.path / "..data"
+    link.symlink_to("..v1")
+    for name in ("tls.crt", "tls.key"):
+        (folder.path / name).symlink_to(f"..data/{name}")
+    assert folder.read() == ("CN=one", "")
+    (folder.path / "..new").symlink_to("..v2")
+    (folder.path / "..new").rename(link)
+    assert folder.read() == ("CN=two", "")
+
+
 def test_files_that_vanish_leave_the_issuer_in_use(folder: Folder) -> None:
     folder.write(ONE)
     folder.read()

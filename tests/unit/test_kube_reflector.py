@@ -74,6 +74,16 @@ async def test_what_is_there_comes_first_then_what_changes(api: FakeApi) -> None
         assert follower.names == ["a", "c"]
 
 
+async def test_watches_that_end_at_once_are_not_asked_for_without_a_pause(api: FakeApi) -> None:
+    async with Follower(api).running():
+        ticking = asyncio.get_running_loop().time() + 0.3
+        before = len(api.requests)
+        while asyncio.get_running_loop().time() < ticking:
+            api.break_watches()
+            await asyncio.sleep(0)
+        assert len(api.requests) - before < 60
+
+
 async def test_a_change_nobody_can_see_wakes_nobody(api: FakeApi) -> None:
     async with Follower(api).running() as follower:
         api.put("pods", {**pod("a"), "status": {"heartbeat": 1}}, "demo")
