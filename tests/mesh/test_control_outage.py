@@ -1,4 +1,4 @@
-"""The control plane goes and comes back while requests are made; anchors change under running proxies. Nobody notices."""
+"""The control plane goes and comes back under load; anchors change under running proxies. Nobody notices."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,8 +8,9 @@ import pytest
 
 from components.trust.authority import KeyPair, make_anchor, make_issuer
 from proxy.api import labels
+from tests.kit.control import DOMAIN
 from tests.kit.lines import App, Load
-from tests.kit.topology import DOMAIN, Mesh, Pod
+from tests.kit.topology import Mesh, Pod
 
 PORT = 8080
 FRESH = 3.0
