@@ -6,6 +6,7 @@ fixed string, numbers are doubles, nulls mean absence.
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ SHORTEST_SECRET: Final = 6
 """Characters: a shorter value is hidden where it is marked, but not searched for in other text, where it would hit by
 accident.
 """
+SHORTEST_KEY_LINE: Final = 32
 
 
 class Secrets:
@@ -37,12 +39,14 @@ class Secrets:
             for inner in value:
                 self.add(inner)
         elif isinstance(value, str) and len(value.strip()) >= SHORTEST_SECRET and value != UNKNOWN:
-            self._values |= {value, value.strip(), base64.b64encode(value.encode()).decode()}
-            try:
-                self._values.add(base64.b64decode(value, validate=True).decode())
-            except (binascii.Error, UnicodeDecodeError, ValueError):
-                pass
-            self._values |= {line for line in value.splitlines() if len(line) >= 32 and not line.startswith("-----")}
+            plain = {value}
+            with contextlib.suppress(binascii.Error, UnicodeDecodeError, ValueError):
+                plain.add(base64.b64decode(value, validate=True).decode())
+            for text in plain:
+                self._values |= {text, text.strip(), base64.b64encode(text.encode()).decode()}
+                # Each long line of a key is as secret as the whole, wherever it may turn up alone.
+                lines = (line for line in text.splitlines() if not line.startswith("-----"))
+                self._values |= {line for line in lines if len(line) >= SHORTEST_KEY_LINE}
 
     def redact(self, text: str) -> str:
         """The text without any value remembered; the longest first, so that no tail of one is left."""

@@ -83,7 +83,16 @@ def test_the_life_of_a_stack(tiny: Tiny, cluster: Cluster) -> None:
 
 def test_no_key_is_in_inventory_outputs_or_display(tiny: Tiny, cluster: Cluster) -> None:
     runner = CliRunner()
-    common = ["--stack", "t", "--cwd", str(tiny.root), "--context", target().context, "--kubeconfig", target().kubeconfig]
+    common = [
+        "--stack",
+        "t",
+        "--cwd",
+        str(tiny.root),
+        "--context",
+        target().context,
+        "--kubeconfig",
+        target().kubeconfig,
+    ]
     common += ["-c", f"namespace={tiny.name}"]
     printed = ""
     for command, options in ((preview, []), (up, ["--yes"]), (outputs, ["-o", "json"])):
@@ -147,7 +156,12 @@ def test_drift_is_shown_and_put_right(tiny: Tiny, cluster: Cluster) -> None:
 def test_what_others_made_is_not_taken_unasked(tiny: Tiny, cluster: Cluster) -> None:
     cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": tiny.name}})
     cluster.create(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "extra", "namespace": tiny.name}, "data": {"x": "y"}}
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "extra", "namespace": tiny.name},
+            "data": {"x": "y"},
+        }
     )
     with pytest.raises(OwnershipError, match=rf"Namespace {tiny.name} exists already.*\n.*--adopt"):
         tiny.plan()

@@ -1,10 +1,9 @@
-"""A small project with one of everything that a deployer must handle, in a namespace of its own on the local cluster."""
+"""A small project with one of everything a deployer must handle, in a namespace of its own on the local cluster."""
 
 import json
 import os
 import secrets
 import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +26,7 @@ config:
   image: {type: string, default: "", description: Image of a Deployment; none if empty.}
   password: {type: string, secret: true, default: correct-horse-battery, description: A secret.}
 """
-PROGRAM: Final = '''
+PROGRAM: Final = """
 import pulumi
 import pulumi_kubernetes as k8s
 from components.trust.resource import Issuer, TrustAnchor
@@ -36,7 +35,8 @@ config, cluster = pulumi.Config(), pulumi.Config("kubernetes")
 where = {"kubeconfig": cluster.require("kubeconfig"), "context": cluster.require("context")}
 provider = k8s.Provider("tiny", enable_server_side_apply=True, **where)
 options = pulumi.ResourceOptions(provider=provider)
-made = k8s.core.v1.Namespace("namespace", metadata={"name": config.require("namespace"), "labels": {"a": "b"}}, opts=options)
+metadata = {"name": config.require("namespace"), "labels": {"a": "b"}}
+made = k8s.core.v1.Namespace("namespace", metadata=metadata, opts=options)
 namespace = made.metadata.apply(lambda metadata: metadata.name)
 common = {**where, "namespace": namespace, "trust_domain": "cluster.local"}
 anchor = TrustAnchor(
@@ -76,7 +76,7 @@ if config.get("image"):
 pulumi.export("certificate", anchor.certificate)
 pulumi.export("color", config.require("color"))
 pulumi.export("password", config.require_secret("password"))
-'''
+"""
 OBJECTS: Final = (
     ("v1", "ConfigMap", "settings"),
     ("v1", "ConfigMap", "extra"),
@@ -160,8 +160,9 @@ class Tiny:
 class Killer:
     """A reporter that ends its own process, as `kill -9` would, at one boundary."""
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, where: Path) -> None:
         self._left = at
+        self._where = where
 
     def began(self, label: str, action: Action) -> None:
         """Nothing."""
@@ -176,20 +177,5 @@ class Killer:
         """Die here?"""
         self._left -= 1
         if self._left == 0:
-            print(json.dumps([label, point]), flush=True)
+            self._where.write_text(json.dumps([label, point]))
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-def main() -> None:
-    """`python -m tests.iac.tiny FOLDER NAME up|down AT`: one deployment, killed at a boundary (0: not at all)."""
-    root, name, verb, at = sys.argv[1:]
-    tiny = Tiny(Path(root), name)
-    killer = Killer(int(at))
-    if verb == "up":
-        tiny.up(killer)
-    else:
-        tiny.down(killer)
-
-
-if __name__ == "__main__":
-    main()
