@@ -1,4 +1,4 @@
-"""Keeps the processes of Tulle's local cluster: `python3 keeper {check|start|wait|stop|status|clean} cluster.json`.
+"""Keeps the processes of Tulle's local cluster: `python3 keeper {up|check|start|wait|stop|status|clean} cluster.json`.
 
 What belongs here: reading the one settings file and the order of steps in each command. How a cgroup, a mount, an
 interface or a process is handled is in the modules beside this one. Only the standard library is used, so that a running
@@ -19,17 +19,30 @@ import mounts
 import network
 from settings import Settings
 
-USAGE = "usage: keeper {check|start|wait [MEMBER...]|stop|status|clean} SETTINGS.json"
+USAGE = "usage: keeper {up|check|start|wait [MEMBER...]|stop|status|clean} SETTINGS.json"
+IN_THE_WAY = 3
+# What is needed before anything can be declared to the cluster.
+FIRST = ("containerd", "kube-apiserver")
 # Everything is up within seconds once built; a member that is not ready after this long is not coming.
 START_SECONDS = 120.0
 # The API server drains its watchers and etcd syncs its log; past this long they are killed.
 STOP_SECONDS = 20.0
 
 
+def up(settings: Settings) -> int:
+    """Have the members run, unless something is in the way; says whether it has started them, and what is in the way."""
+    running = members.keeper_of(settings) is not None
+    problems = [] if running else checks.problems(settings)
+    print(json.dumps({"started": not running and not problems, "problems": problems}))
+    if problems:
+        return IN_THE_WAY
+    # The DNS server is ready only once the cluster has been told of it, which takes a serving API server.
+    return wait(settings) if running else start(settings) or wait(settings, *FIRST)
+
+
 def check(settings: Settings) -> int:
-    """Say what would keep the cluster from starting, one problem a line with its way out."""
-    running = members.keeper_of(settings)
-    print(json.dumps({"running": running, "problems": [] if running else checks.problems(settings)}))
+    """Say what would keep the cluster from starting, each problem with its way out."""
+    print(json.dumps(checks.problems(settings), indent=2))
     return 0
 
 
@@ -130,7 +143,7 @@ def clean(settings: Settings) -> int:
     return 0
 
 
-COMMANDS = {"check": check, "start": start, "wait": wait, "stop": stop, "status": status, "clean": clean}
+COMMANDS = {"up": up, "check": check, "start": start, "wait": wait, "stop": stop, "status": status, "clean": clean}
 
 
 def main(arguments: list[str]) -> int:
