@@ -23,12 +23,13 @@ from proxy.control.resolving import resolve
 from proxy.control.trust import TrustBundle
 from proxy.inbound.accept import Inbound
 from proxy.io.address import Address
-from proxy.io.listen import Listener
+from proxy.io.listen import Acceptor, Listener
 from proxy.io.reactor import Reactor
 from proxy.outbound.accept import Outbound
 from proxy.outbound.discover import Destinations
 from proxy.settings import Settings
 from proxy.telemetry import process
+from proxy.telemetry.exposition import Family
 from proxy.telemetry.log import Log
 from proxy.telemetry.registry import Registry
 from proxy.tls.contexts import TLSContexts
@@ -98,16 +99,17 @@ class Proxy:
             ),
         )
 
-        def listen(addresses: tuple[settings_module.Address, ...], acceptor: object) -> list[Listener]:
+        def listen(addresses: tuple[settings_module.Address, ...], acceptor: Acceptor) -> list[Listener]:
             return [Listener(reactor, Address(host, port), acceptor) for host, port in addresses]
 
         self.outbound_listeners = listen(settings.outbound_listen_addr, self.outbound)
         self.inbound_listeners = listen(settings.inbound_listen_addr, self.inbound)
         self.admin_listeners = listen(settings.admin_listen_addr, self.admin)
 
-    def families(self) -> list[object]:
+    def families(self) -> list[Family]:
         """Everything /metrics shows."""
-        return [*self.registry.families(), *self.identity.families(), *process.families(VERSION)]
+        identity = (Family(*family) for family in self.identity.families())
+        return [*self.registry.families(), *identity, *process.families(VERSION)]
 
     async def run(self) -> None:
         """Serve until SIGTERM, then drain. Application ports open with the first certificate; the backlog holds until then."""

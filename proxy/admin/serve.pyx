@@ -1,6 +1,7 @@
 """The admin port: TLS is told apart and terminated as on any inbound port, then requests go to `proxy.admin.server`.
 
-A client certificate is asked for but not required: the kubelet probes in plaintext, and what a caller may see is decided per path.
+A client certificate is asked for but not required: the kubelet probes in plaintext, and what a caller may see is
+decided per path.
 """
 import asyncio
 

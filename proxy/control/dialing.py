@@ -10,8 +10,8 @@ from proxy.control.connection import Transport as ConnectionTransport
 from proxy.control.trust import TrustBundle
 from proxy.io.address import Address as SocketAddress
 from proxy.io.dial import dial_control
+from proxy.io.pyprotocol import PyProtocol
 from proxy.io.reactor import Reactor
-from proxy.io.transport import PyProtocol
 from proxy.settings import Address
 from proxy.tls.contexts import ALPN_OPAQUE, TLSContext, TLSContexts
 

@@ -50,7 +50,7 @@ cdef class InboundConnection(Detected):
     cdef void pass_through(self, str name)
     cdef void plaintext(self)
     cdef tuple server_labels(self)
-    cdef object authorize(self)
+    cdef object authorization(self)
     cdef void count_connection(self)
     cdef void forward_opaque(self, const char* data, Py_ssize_t size)
     cdef void serve_http(self, const char* data, Py_ssize_t size)

@@ -1,4 +1,5 @@
-"""The steps of an inbound connection. Each step ends by starting the next; the labels grow as more is known of the client.
+"""The steps of an inbound connection. Each step ends by starting the next; the labels grow as more is known of the
+client.
 
     accepted -> PeekTLS -> (our SNI) AwaitTLS -> DetectHTTP | by ALPN -> serve_http | forward_opaque
                         -> (another SNI)                                            -> forward_opaque
@@ -24,13 +25,14 @@ from proxy.wire cimport http1, sniff
 from proxy.inbound.authorize import Authorization, ClientInfo, Unauthorized, authorize
 from proxy.tls.contexts import ALPN_HTTP1, ALPN_OPAQUE
 
+# Seconds that an opaque port waits for a ClientHello before it takes the client for plaintext. Proxies do not depend
+# on it (they use the inbound port for opaque connections); it serves a client whose idea of the port differs from
+# ours.
 cdef double OPAQUE_GRACE = 0.05
-"""Seconds that an opaque port waits for a ClientHello before it takes the client for plaintext. Proxies do not depend on it (they
-use the inbound port for opaque connections); it serves a client whose idea of the port differs from ours."""
 
 cdef enum:
     MAX_PORTS = 1024       # a port scan must not fill memory; what is forgotten is made again on use
-    MAX_SERVER_NAMES = 100 # distinct SNI values in labels; later ones are counted as `other`
+    MAX_SERVER_NAMES = 100  # distinct SNI values in labels; later ones are counted as `other`
     MAX_HELLO = 16389      # one TLS record: a ClientHello that needs more is not ours
 
 INBOUND_PORT = 4143
@@ -151,7 +153,8 @@ cdef class PeekTimer(Timer):
 
 
 cdef class PeekTLS(Protocol):
-    """The first step: is this TLS, and is it for us? Nothing is consumed, so that the answer can be acted on either way."""
+    """The first step: is this TLS, and is it for us? Nothing is consumed, so that the answer can be acted on either
+    way."""
 
     cdef void peeked(self, Transport transport, const char* data, Py_ssize_t size, bint eof):
         cdef sniff.Hello hello
@@ -256,7 +259,9 @@ cdef class InboundConnection(Detected):
                 return
             self.forward_opaque(b"", 0)
         elif self.port.address.port == INBOUND_PORT:
-            self.inbound.refuse(self.transport, self.port, "gateway loop", "the inbound port was dialled without a target")
+            self.inbound.refuse(
+                self.transport, self.port, "gateway loop", "the inbound port was dialled without a target"
+            )
         elif alpn is not None and alpn == ALPN_HTTP1 and not self.port.is_opaque:
             self.serve_http(b"", 0)
         elif self.port.is_opaque:
@@ -326,7 +331,7 @@ cdef class InboundConnection(Detected):
             ("srv_group", ""), ("srv_kind", "default"), ("srv_name", policy), ("srv_port", str(self.port.address.port))
         )
 
-    cdef object authorize(self):
+    cdef object authorization(self):
         """An Authorization, or the sentence of the refusal."""
         cdef Transport transport = self.transport
         settings = self.inbound.settings
@@ -355,7 +360,7 @@ cdef class InboundConnection(Detected):
         if self.inbound.serves_http_only:
             self.inbound.refuse(self.transport, self.port, "not HTTP", "only HTTP/1.1 is served here")
             return
-        authorization = self.authorize()
+        authorization = self.authorization()
         self.count_connection()
         labels = target_labels(self.port.address) + self.tls_labels + self.server_labels()
         if isinstance(authorization, str):
@@ -394,7 +399,7 @@ cdef class InboundRouter(Router):
         cdef Transport transport = connection.transport
         self.connection = connection
         self.dispatcher = connection.port.balancer
-        self.authorization = connection.authorize()
+        self.authorization = connection.authorization()
         self.shows_errors = transport.is_tls and transport.peer_identity is not None
         self.strips_client_id = True
         if transport.peer_identity is not None:

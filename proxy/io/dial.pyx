@@ -1,10 +1,12 @@
-"""Outgoing connections: TCP, then TLS where asked for, within one time limit; then the connection is handed to its protocol."""
+"""Outgoing connections: TCP, then TLS where asked for, within one time limit; then the connection is handed to its
+protocol."""
 from libc.stdint cimport int64_t
 
 from proxy.io cimport posix
 from proxy.io.address cimport Address
+from proxy.io.pyprotocol cimport PyProtocol
 from proxy.io.reactor cimport Reactor, Timer
-from proxy.io.transport cimport CONNECTING, Protocol, PyProtocol, Transport, new_transport
+from proxy.io.transport cimport CONNECTING, Protocol, Transport, new_transport
 from proxy.telemetry.counters cimport TCPSeries
 from proxy.tls.contexts cimport TLSContext
 

@@ -1,4 +1,5 @@
-"""Listening sockets: bind first, accept when told to, so that connections queue in the backlog until the proxy is ready."""
+"""Listening sockets: bind first, accept when told to, so that connections queue in the backlog until the proxy is
+ready."""
 from libc.string cimport memset
 
 from proxy.io cimport posix
@@ -9,8 +10,8 @@ cdef enum:
     BACKLOG = 4096
     ACCEPTS_PER_TURN = 64
 
+# How long accepting pauses when the process is out of descriptors: without it a full proxy would spin.
 cdef double REST_NS = 100_000_000
-"""How long accepting pauses when the process is out of descriptors: without it a full proxy would spin."""
 
 
 cdef class Acceptor:
@@ -70,9 +71,9 @@ cdef class Listener(Pollable):
     cdef void ready(self, unsigned int events):
         cdef posix.sockaddr_storage storage
         cdef posix.socklen_t size
-        cdef int fd, turn
+        cdef int fd, _turn
         cdef Address original
-        for turn in range(ACCEPTS_PER_TURN):
+        for _turn in range(ACCEPTS_PER_TURN):
             if self.fd < 0:
                 return
             size = sizeof(storage)

@@ -1,8 +1,8 @@
 """Drives descriptors and deadlines. I/O shell: it knows epoll and the loop, and nothing about bytes.
 
 All connections share one epoll set that uvloop watches as a single descriptor, so an event costs a C call instead of a
-Python callback, and a connection needs no handle object of the loop. Descriptors are edge-triggered and registered once for both
-directions: a connection never pays `epoll_ctl` again in its life.
+Python callback, and a connection needs no handle object of the loop. Descriptors are edge-triggered and registered
+once for both directions: a connection never pays `epoll_ctl` again in its life.
 """
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint32_t
@@ -10,10 +10,10 @@ from libc.stdint cimport int64_t, uint32_t
 from proxy.io cimport posix
 
 cdef enum:
-    BATCH = 64  # events taken at one wake-up; the loop's other work (control streams, scrapes) gets its turn between batches
+    BATCH = 64  # events taken at one wake-up; the loop's other work gets its turn between batches
 
+# Resolution of deadlines. The ticker runs only while a deadline is armed, so an idle proxy does not wake.
 cdef int64_t TICK_NS = 20_000_000
-"""Resolution of deadlines. The ticker runs only while a deadline is armed, so an idle proxy does not wake."""
 
 
 cdef int64_t monotonic_ns() noexcept nogil:
@@ -105,7 +105,8 @@ cdef class Reactor:
         self.pollables[pollable.fd] = None
 
     cdef void defer(self, Pollable pollable):
-        """Call `pollable.deferred()` once, after the current event (or in the next turn of the loop when outside one)."""
+        """Call `pollable.deferred()` once, after the current event (or in the next turn of the loop when outside
+        one)."""
         if pollable.is_deferred:
             return
         pollable.is_deferred = True

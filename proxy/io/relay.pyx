@@ -1,4 +1,5 @@
-"""Two connections joined byte for byte, each half closed as its peer closes it. Used for opaque TCP and for upgraded HTTP."""
+"""Two connections joined byte for byte, each half closed as its peer closes it. Used for opaque TCP and for upgraded
+HTTP."""
 from proxy.io.transport cimport Protocol, Transport
 
 

@@ -30,7 +30,7 @@ cdef class Protocol:
     cdef void connected(self, Transport transport)
     cdef void peeked(self, Transport transport, const char* data, Py_ssize_t size, bint eof)
     cdef void data_received(self, const char* data, Py_ssize_t size)   # must consume or copy all of it
-    cdef void eof_received(self)                                       # the peer will send no more; writing is still open
+    cdef void eof_received(self)                                       # no more will come; writing is still open
     cdef void writable(self)                                           # congestion is over
     cdef void closed(self, object reason)                              # failed; not called after our own close or abort
     cdef void crashed(self)
@@ -85,13 +85,3 @@ cdef class Transport(Pollable):
 
 
 cdef Transport new_transport(Reactor reactor, int fd, State state, Protocol protocol)
-
-
-cdef class PyProtocol(Protocol):
-    """For control traffic: forwards to Python methods."""
-    cdef Transport transport
-
-
-cdef class PyTransport:
-    """What a PyProtocol sees of its transport."""
-    cdef Transport transport

@@ -1,13 +1,13 @@
 """One TCP connection, plain or TLS. I/O shell: bytes in, bytes out, nothing of what they mean.
 
-Reads go into one scratch buffer of the process and are handed on at once, so an idle connection holds no read buffer. Writes
-made while one event is handled are sent with one system call at its end; with TLS the records are built into the same buffer.
-A protocol is held in a local while it is called, because the call may replace it.
+Reads go into one scratch buffer of the process and are handed on at once, so an idle connection holds no read buffer.
+Writes made while one event is handled are sent with one system call at its end; with TLS the records are built into
+the same buffer. A protocol is held in a local while it is called, because the call may replace it.
 
 Half-close is kept in both worlds: FIN without TLS, close_notify (RFC 8446 section 6.1) and then FIN with it.
 """
 from libc.stdint cimport int64_t, uint32_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 
 from proxy.io cimport posix
@@ -15,26 +15,19 @@ from proxy.io.reactor cimport Pollable, Reactor, Timer
 from proxy.telemetry.counters cimport TCPSeries
 from proxy.tls cimport openssl
 from proxy.tls.contexts cimport TLSContext
+from proxy.tls.peer cimport certificate_name, selected_alpn, tls_failure
 
 import errno as errno_names
 
 cdef char SCRATCH[SCRATCH_SIZE]
 
+# How long a closed connection goes on discarding input, so that a reset does not destroy the response in flight
+# (RFC 9112 section 9.6).
 cdef int64_t LINGER_NS = 2_000_000_000
-"""How long a closed connection goes on discarding input, so that a reset does not destroy the response in flight
-(RFC 9112 section 9.6)."""
 
 cdef enum:
     MAX_LINGER_ROUNDS = 15  # a peer that takes a response this slowly loses the rest of it
     READS_PER_TURN = 4  # one busy connection hands over after this many scratch-fulls
-
-
-class TLSFailure(ConnectionError):
-    """A handshake that failed. `cause` is one of a closed set, fit for a metric label; the message has the detail."""
-
-    def __init__(self, cause, detail):
-        super().__init__(f"{cause}: {detail}")
-        self.cause = cause
 
 
 cdef str errno_name(int code):
@@ -263,7 +256,7 @@ cdef class Transport(Pollable):
             if error == openssl.SSL_ERROR_SYSCALL and posix.errno != 0:
                 self.fail(os_error(posix.errno))
             else:
-                self.fail(tls_failure(self))
+                self.fail(tls_failure(self.ssl, self.expected_identity))
             return -2
         return total
 
@@ -338,7 +331,7 @@ cdef class Transport(Pollable):
             openssl.ERR_clear_error()
             written = openssl.SSL_write(self.ssl, data, <int>size)
             if written != size:
-                self.fail(tls_failure(self))
+                self.fail(tls_failure(self.ssl, self.expected_identity))
                 return 0
         else:
             if self.out_size == 0 and size >= KEPT_BUFFER:
@@ -501,7 +494,7 @@ cdef class Transport(Pollable):
             self.reactor.defer(self)
         if error == openssl.SSL_ERROR_WANT_READ or error == openssl.SSL_ERROR_WANT_WRITE:
             return
-        failure = tls_failure(self)
+        failure = tls_failure(self.ssl, self.expected_identity)
         if self.out_size > 0:
             self.flush()  # the alert that tells the peer why
         if self.fd >= 0:
@@ -591,141 +584,3 @@ cdef class Transport(Pollable):
         if self.series is not None:
             self.series.connection_closed(reason)
             self.series = None
-
-
-cdef str selected_alpn(openssl.SSL* ssl):
-    cdef const unsigned char* data
-    cdef unsigned int size
-    openssl.SSL_get0_alpn_selected(ssl, &data, &size)
-    return (<const char*>data)[:size].decode() if size else None
-
-
-cdef str certificate_name(openssl.SSL* ssl):
-    """First dNSName of the peer's certificate: a mesh leaf has exactly one. None without a certificate."""
-    cdef openssl.X509* cert = openssl.SSL_get1_peer_certificate(ssl)
-    cdef openssl.GENERAL_NAMES* names
-    cdef openssl.GENERAL_NAME* entry
-    cdef int i
-    found = None
-    if cert == NULL:
-        return None
-    names = <openssl.GENERAL_NAMES*>openssl.X509_get_ext_d2i(cert, openssl.NID_subject_alt_name, NULL, NULL)
-    if names != NULL:
-        for i in range(openssl.sk_GENERAL_NAME_num(names)):
-            entry = openssl.sk_GENERAL_NAME_value(names, i)
-            if entry.type == openssl.GEN_DNS:
-                found = (<const char*>openssl.ASN1_STRING_get0_data(entry.d.dNSName))[
-                    :openssl.ASN1_STRING_length(entry.d.dNSName)
-                ].decode("ascii", "replace")
-                break
-        openssl.GENERAL_NAMES_free(names)
-    openssl.X509_free(cert)
-    return found
-
-
-cdef object tls_failure(Transport transport):
-    """Name what went wrong from libssl's error queue and verification result."""
-    cdef unsigned long code = openssl.ERR_peek_last_error()
-    cdef const char* text = openssl.ERR_reason_error_string(code)
-    cdef long verified = openssl.SSL_get_verify_result(transport.ssl)
-    cdef str detail = text.decode() if text != NULL else "connection closed"
-    openssl.ERR_clear_error()
-    if verified == openssl.X509_V_ERR_HOSTNAME_MISMATCH:
-        return TLSFailure("identity_mismatch", f"the peer did not prove {transport.expected_identity}")
-    if verified == openssl.X509_V_ERR_CERT_HAS_EXPIRED or verified == openssl.X509_V_ERR_CERT_NOT_YET_VALID:
-        return TLSFailure("certificate_expired", openssl.X509_verify_cert_error_string(verified).decode())
-    if verified != openssl.X509_V_OK:
-        return TLSFailure("certificate_untrusted", openssl.X509_verify_cert_error_string(verified).decode())
-    if code and openssl.ERR_GET_REASON(code) == openssl.SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
-        return TLSFailure("certificate_missing", "the client sent no certificate")
-    if code == 0 or openssl.ERR_GET_REASON(code) == openssl.SSL_R_UNEXPECTED_EOF_WHILE_READING:
-        return TLSFailure("closed", "the peer went away without close_notify")
-    if "alert" in detail:
-        return TLSFailure("refused_by_peer", detail)
-    return TLSFailure("protocol_error", detail)
-
-
-cdef class PyTransport:
-    """The transport as Python code sees it."""
-
-    def write(self, bytes data not None):
-        self.transport.write(data, len(data))
-
-    def close(self):
-        self.transport.close()
-
-    def abort(self):
-        self.transport.abort()
-
-    def shutdown_write(self):
-        self.transport.shutdown_write()
-
-    def pause_reading(self):
-        self.transport.pause_reading()
-
-    def resume_reading(self):
-        self.transport.resume_reading()
-
-    @property
-    def is_congested(self):
-        return self.transport.congested
-
-    @property
-    def peer_identity(self):
-        return self.transport.peer_identity
-
-    @property
-    def alpn(self):
-        return self.transport.alpn
-
-    @property
-    def peer_address(self):
-        return self.transport.peer_address
-
-    def __repr__(self):
-        return repr(self.transport)
-
-
-cdef class PyProtocol(Protocol):
-    """Base class for protocols written in Python: override the `on_` methods.
-
-    on_connected(transport: PyTransport); on_data(data: bytes); on_eof(); on_writable(); on_closed(reason: Exception)
-    """
-
-    cdef void connected(self, Transport transport):
-        cdef PyTransport view = PyTransport.__new__(PyTransport)
-        view.transport = transport
-        self.transport = transport
-        self.on_connected(view)
-
-    cdef void data_received(self, const char* data, Py_ssize_t size):
-        self.on_data(data[:size])
-
-    cdef void eof_received(self):
-        self.on_eof()
-
-    cdef void writable(self):
-        self.on_writable()
-
-    cdef void closed(self, object reason):
-        self.transport = None
-        self.on_closed(reason)
-
-    cdef void crashed(self):
-        self.transport = None
-        self.on_closed(ConnectionAbortedError("internal error"))
-
-    def on_connected(self, transport):
-        pass
-
-    def on_data(self, data):
-        pass
-
-    def on_eof(self):
-        pass
-
-    def on_writable(self):
-        pass
-
-    def on_closed(self, reason):
-        pass

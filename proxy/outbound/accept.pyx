@@ -15,13 +15,14 @@ from proxy.stack.exchange cimport Exchange
 from proxy.stack.http1_server cimport ConnectionSet, HTTP1Server, Refusal, Router
 from proxy.stack.opaque cimport OpaqueConnect
 from proxy.telemetry.counters cimport TCPSeries
-from proxy.wire cimport http1, sniff
+from proxy.wire cimport fields, http1, sniff
 
 
 cdef class Outbound(Acceptor):
     """Everything shared by the outbound connections of one proxy."""
 
-    def __init__(self, Reactor reactor not None, Destinations destinations not None, settings, registry, log, own_ports):
+    def __init__(self, Reactor reactor not None, Destinations destinations not None, settings, registry, log,
+                 own_ports):
         self.reactor = reactor
         self.destinations = destinations
         self.settings = settings
@@ -145,7 +146,7 @@ cdef class OutboundRouter(Router):
         cdef int i
         cdef bytes wanted
         for i in range(http1.head.field_count):
-            if http1.head.fields[i].kind == http1.FIELD_L5D_REQUIRE_ID:
+            if http1.head.fields[i].kind == fields.FIELD_L5D_REQUIRE_ID:
                 wanted = http1.head.fields[i].value[:http1.head.fields[i].value_size]
                 return self.require_identity(wanted.decode("latin-1"))
         return None

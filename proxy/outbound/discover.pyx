@@ -1,7 +1,8 @@
-"""What stands behind the addresses that the application dials: one watch per original destination, shared by its connections.
+"""What stands behind the addresses that the application dials: one watch per original destination, shared by its
+connections.
 
-Fail static: what was learnt stays in use however long the control plane is away; a destination is given back only when it has been
-idle and the watch can be made again.
+Fail static: what was learnt stays in use however long the control plane is away; a destination is given back only
+when it has been idle and the watch can be made again.
 """
 from libc.stdint cimport int64_t
 
@@ -13,8 +14,9 @@ from proxy.tls.contexts cimport TLSContexts
 
 from proxy.io.address import parse_address
 
+# Seconds a connection waits for the first answer about its destination; then HTTP requests queue (and fail fast)
+# instead.
 cdef double DISCOVERY_WAIT = 3.0
-"""Seconds a connection waits for the first answer about its destination; then HTTP requests queue (and fail fast) instead."""
 
 
 cdef class Waiter:

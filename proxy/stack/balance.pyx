@@ -1,7 +1,8 @@
 """Which endpoint a request goes to: power of two choices over peak EWMA, pooled connections, a queue with failfast.
 
-P2C runs over endpoints that are ready: known to discovery and not backing off after a failed connect. When none is, requests wait;
-after the failfast time they are answered 504, and until something is ready again new ones wait no longer (Linkerd's failfast).
+P2C runs over endpoints that are ready: known to discovery and not backing off after a failed connect. When none is,
+requests wait; after the failfast time they are answered 504, and until something is ready again new ones wait no
+longer (Linkerd's failfast).
 """
 from libc.stdint cimport int64_t, uint64_t
 
@@ -18,15 +19,16 @@ import random
 
 cdef str TULLE_HTTP1 = ALPN_HTTP1
 
+# How often waiting requests look for an endpoint whose backoff has ended.
 cdef int64_t QUEUE_TICK_NS = 50_000_000
-"""How often waiting requests look for an endpoint whose backoff has ended."""
 cdef int64_t IDLE_TICK_NS = 1_000_000_000
+# In failfast a request still waits this long at most, so that a service that came back is noticed by its callers.
 cdef int64_t FAILFAST_RETRY_NS = 500_000_000
-"""In failfast a request still waits this long at most, so that a service that came back is noticed by its callers."""
 
 
 cdef class Limits:
-    """Times in seconds; `queue_capacity` in requests. Without `backs_off` an endpoint is ready again at once: the local application."""
+    """Times in seconds; `queue_capacity` in requests. Without `backs_off` an endpoint is ready again at once: the
+    local application."""
 
     def __init__(self, double connect_timeout, double failfast_timeout, double pool_idle, int queue_capacity=10_000,
                  bint backs_off=True):
@@ -87,7 +89,8 @@ cdef class Balancer(Dispatcher):
     def update(self, upserts, removals=(), bint replace=False):
         """Apply endpoints from discovery: `upserts` are Endpoint objects, `removals` addresses as text.
 
-        An endpoint that did not change keeps its latency history and its connections; one that went finishes what is in flight.
+        An endpoint that did not change keeps its latency history and its connections; one that went finishes what is
+        in flight.
         """
         cdef Endpoint new, old
         fresh = {}
@@ -133,7 +136,8 @@ cdef class Balancer(Dispatcher):
         return x
 
     cdef Endpoint pick(self, Endpoint avoid):
-        """A ready endpoint, the cheaper of two chosen at random; `avoid` only if there is no other. None when none is ready."""
+        """A ready endpoint, the cheaper of two chosen at random; `avoid` only if there is no other. None when none is
+        ready."""
         cdef Py_ssize_t count = len(self.endpoints)
         cdef Py_ssize_t i, ready = 0, first, second
         cdef int64_t now_ns = self.reactor.now_ns
@@ -284,4 +288,7 @@ cdef class Balancer(Dispatcher):
             self.reactor.arm(self.idle_timer, IDLE_TICK_NS)
 
     def __repr__(self):
-        return f"<Balancer {len(self.endpoints)} endpoints, {self.idle_count} idle connections, {len(self.queue)} waiting>"
+        return (
+            f"<Balancer {len(self.endpoints)} endpoints, {self.idle_count} idle connections, "
+            f"{len(self.queue)} waiting>"
+        )

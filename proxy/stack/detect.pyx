@@ -1,4 +1,5 @@
-"""Telling HTTP from everything else. A connection that cannot be told within the time limit is passed on as opaque, loudly."""
+"""Telling HTTP from everything else. A connection that cannot be told within the time limit is passed on as opaque,
+loudly."""
 from libc.stdint cimport int64_t
 
 from proxy.io.reactor cimport Reactor, Timer

@@ -1,7 +1,7 @@
 """Endpoints and their peak EWMA. Pure: time is an argument.
 
-The formula is Linkerd's (tower's `PeakEwma`): a slower answer than the average counts at once, a faster one only as the average
-decays towards it, and an endpoint that is not used becomes cheap again.
+The formula is Linkerd's (tower's `PeakEwma`): a slower answer than the average counts at once, a faster one only as
+the average decays towards it, and an endpoint that is not used becomes cheap again.
 """
 from libc.math cimport exp
 from libc.stdint cimport int64_t
@@ -11,20 +11,21 @@ from proxy.telemetry.counters cimport RequestSeries, TCPSeries
 
 import random
 
+# What an endpoint is thought to take before it has answered once.
 cdef double DEFAULT_RTT_NS = 30_000_000.0
-"""What an endpoint is thought to take before it has answered once."""
+# Time constant of the average.
 cdef double DECAY_NS = 10_000_000_000.0
-"""Time constant of the average."""
 cdef int64_t BACKOFF_MIN_NS = 100_000_000
+# Bounds of the pause after failed connects. Linkerd backs off for up to a minute; two seconds keep an endpoint that
+# restarted from being avoided long after it is back.
 cdef int64_t BACKOFF_MAX_NS = 2_000_000_000
-"""Bounds of the pause after failed connects. Linkerd backs off for up to a minute; two seconds keep an endpoint that restarted
-from being avoided long after it is back."""
 
 
 cdef class Endpoint:
     """Where requests can be sent. `labels` are ((name, value), ...) as they appear in metrics."""
 
-    def __init__(self, Address address not None, str identity, tuple labels, str no_tls_reason="", bint is_opaque=False):
+    def __init__(self, Address address not None, str identity, tuple labels, str no_tls_reason="",
+                 bint is_opaque=False):
         self.address = address
         self.identity = identity or None
         self.no_tls_reason = no_tls_reason
@@ -79,4 +80,7 @@ cdef class Endpoint:
             self.requests.is_pinned = False
 
     def __repr__(self):
-        return f"<Endpoint {self.address.text} {self.identity or 'plaintext'} cost={self.cost_ns / 1e6:.1f}ms pending={self.pending}>"
+        return (
+            f"<Endpoint {self.address.text} {self.identity or 'plaintext'} "
+            f"cost={self.cost_ns / 1e6:.1f}ms pending={self.pending}>"
+        )

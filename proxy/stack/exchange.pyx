@@ -1,11 +1,11 @@
-"""One request and its response. Pure bookkeeping: who has it, how far it is, what it is counted as, whether it may be tried again."""
+"""One request and its response. Pure bookkeeping: who has it, how far it is, what it is counted as, whether it may be
+tried again."""
 from libc.stdint cimport int64_t
 
 from proxy.io.reactor cimport monotonic_ns
 from proxy.io.transport cimport Protocol, Transport
 from proxy.stack.buffer cimport Buffer
 from proxy.stack.endpoint cimport Endpoint
-from proxy.telemetry.counters cimport RequestSeries, ResponseSeries
 
 cdef enum:
     MAX_ATTEMPTS = 2  # one retry elsewhere, for a request that never reached an application
@@ -161,8 +161,8 @@ cdef class Exchange:
     cdef void lost(self, str error, int status, bint unprocessed):
         """The upstream is gone before a response: try once elsewhere if that is safe, else answer with `status`.
 
-        `unprocessed` means that no application can have seen the request; otherwise RFC 9110 section 9.2.2 allows to send
-        again only what is idempotent.
+        `unprocessed` means that no application can have seen the request; otherwise RFC 9110 section 9.2.2 allows to
+        send again only what is idempotent.
         """
         cdef Endpoint failed = self.endpoint
         self.connecting = None

@@ -1,11 +1,10 @@
 """A connection to an endpoint that speaks HTTP/1: one exchange at a time, then back to the pool."""
 from libc.stdint cimport int64_t
 
-from proxy.io.relay cimport join
 from proxy.io.transport cimport Transport
 from proxy.stack.exchange cimport Downstream, Exchange, MAX_REPLAY, Upstream
 from proxy.tls.contexts import ALPN_HTTP1
-from proxy.wire cimport http1
+from proxy.wire cimport fields, http1
 from proxy.wire.http1 cimport MessageReader
 
 cdef str TULLE_HTTP1 = ALPN_HTTP1
@@ -28,8 +27,8 @@ cdef class ConnectionObserver:
 cdef class HTTP1Client(Upstream):
     """Dialled for an exchange (`exchange` is set before the dial), kept for others.
 
-    Between Tulle proxies (ALPN tulle/http1) a clean close without an answer means that the request was not passed on; that is the
-    contract of `http1_server`, and what makes a retry safe when a peer drains.
+    Between Tulle proxies (ALPN tulle/http1) a clean close without an answer means that the request was not passed on;
+    that is the contract of `http1_server`, and what makes a retry safe when a peer drains.
     """
 
     def __cinit__(self):
@@ -102,7 +101,10 @@ cdef class HTTP1Client(Upstream):
                     downstream.response_head(self)
                     self.reader.restart()
                     continue
-                if self.peer_is_tulle and http1.head.status >= 500 and self.exchange.may_retry(True) and marked_unreached():
+                if (
+                    self.peer_is_tulle and http1.head.status >= 500 and self.exchange.may_retry(True)
+                    and marked_unreached()
+                ):
                     self.broken("unreached", http1.head.status, True)
                     return
                 self.exchange.answered(http1.head.status, now_ns)
@@ -116,7 +118,8 @@ cdef class HTTP1Client(Upstream):
                     return
             elif event == http1.EVENT_END:
                 if cursor < end:
-                    self.exchange.keeps_alive = False  # bytes after the answer: the connection cannot be trusted with another
+                    # Bytes after the answer: the connection cannot be trusted with another request.
+                    self.exchange.keeps_alive = False
                 self.complete()
                 return
             elif event == http1.EVENT_TRAILERS:
@@ -197,8 +200,8 @@ cdef class HTTP1Client(Upstream):
             exchange.finished(error, exchange.downstream.transport.reactor.now_ns)
             exchange.downstream.response_broken()
             return
-        # A connection that has answered before may have been closed just as the request left (RFC 9112 section 9.3.1); on a
-        # fresh one the request itself may be what broke it, and is not sent twice.
+        # A connection that has answered before may have been closed just as the request left (RFC 9112 section
+        # 9.3.1); on a fresh one the request itself may be what broke it, and is not sent twice.
         if not unprocessed and not self.is_used:
             exchange.is_replayable = False
         exchange.lost(error, status, unprocessed)
@@ -226,7 +229,7 @@ cdef class HTTP1Client(Upstream):
 cdef bint marked_unreached():
     cdef int i
     for i in range(http1.head.field_count):
-        if http1.head.fields[i].kind == http1.FIELD_L5D_PROXY_ERROR and http1.head.fields[i].value_size >= 9 and \
-                http1.equals_ignoring_case(http1.head.fields[i].value, 9, b"unreached"):
+        if http1.head.fields[i].kind == fields.FIELD_L5D_PROXY_ERROR and http1.head.fields[i].value_size >= 9 and \
+                fields.equals_ignoring_case(http1.head.fields[i].value, 9, b"unreached"):
             return True
     return False

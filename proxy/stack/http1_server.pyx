@@ -1,15 +1,16 @@
 """An accepted connection that speaks HTTP/1: reads requests, has them routed, writes responses in order.
 
-One exchange at a time: a pipelined request waits in `backlog` until the response before it is whole (RFC 9112 section 9.3.2). Framing
-is always written anew from what was parsed, never forwarded as found.
+One exchange at a time: a pipelined request waits in `backlog` until the response before it is whole (RFC 9112 section
+9.3.2). Framing is always written anew from what was parsed, never forwarded as found.
 
-A connection that is closed cleanly has answered everything it passed on: peers rely on that for safe retries (see http1_client).
+A connection that is closed cleanly has answered everything it passed on: peers rely on that for safe retries (see
+http1_client).
 """
 from proxy.io.relay cimport join
-from proxy.io.transport cimport HIGH_WATER, Transport
+from proxy.io.transport cimport Transport
 from proxy.stack.buffer cimport Buffer
-from proxy.stack.exchange cimport Dispatcher, Downstream, Exchange, MAX_REPLAY, Upstream
-from proxy.wire cimport http1
+from proxy.stack.exchange cimport Downstream, Exchange, MAX_REPLAY, Upstream
+from proxy.wire cimport fields, http1
 from proxy.wire.http1 cimport MessageReader
 
 cdef enum:
@@ -207,7 +208,8 @@ cdef class HTTP1Server(Downstream):
         into.put(b" ", 1)
         into.put(http1.head.target, http1.head.target_size)
         into.put(b" HTTP/1.1\r\n" if http1.head.minor_version else b" HTTP/1.0\r\n", 11)
-        # RFC 9112 section 3.2.2: with an absolute-form target the Host field received is replaced by the target's authority.
+        # RFC 9112 section 3.2.2: with an absolute-form target the Host field received is replaced by the target's
+        # authority.
         absolute_authority(&authority, &authority_size)
         if authority != NULL:
             into.put(b"host: ", 6)
@@ -286,7 +288,8 @@ cdef class HTTP1Server(Downstream):
             out.put_number(http1.head.content_length, 10)
             out.put(b"\r\n", 2)
         elif self.request_minor_version == 1:
-            # Also when the upstream ends its body by closing: chunks let this client tell a whole response from a broken one.
+            # Also when the upstream ends its body by closing: chunks let this client tell a whole response from a
+            # broken one.
             self.response_chunked = True
             out.put(b"transfer-encoding: chunked\r\n", 28)
         else:
@@ -392,13 +395,13 @@ cdef class HTTP1Server(Downstream):
             self.next_request()
             self.process_backlog()
 
-    def respond(self, int status, list fields, bytes body):
-        """Answer a request of the proxy's own (admin): `fields` are (name, value) pairs without content-length."""
+    def respond(self, int status, list named, bytes body):
+        """Answer a request of the proxy's own (admin): `named` are (name, value) pairs without content-length."""
         cdef Buffer out = self.out
         if self.transport is None or not self.exchange.is_active:
             return
         out.put_bytes(b"HTTP/1.1 %d %s\r\n" % (status, REASONS.get(status, b"OK")))
-        for name, value in fields:
+        for name, value in named:
             out.put_bytes(f"{name}: {value}\r\n".encode())
         out.put_bytes(b"content-length: %d\r\n" % len(body))
         if self.is_draining:
@@ -441,7 +444,6 @@ cdef class HTTP1Server(Downstream):
 
     cdef void upgraded(self, Transport upstream):
         cdef Transport transport = self.transport
-        cdef ConnectionSet connections = self.connections
         self.exchange.is_active = False
         if transport is None:
             upstream.abort()
@@ -503,8 +505,8 @@ cdef bint idempotent():
     if http1.head.method == http1.METHOD_GET or http1.head.method == http1.METHOD_HEAD or \
             http1.head.method == http1.METHOD_OPTIONS:
         return True
-    return http1.equals_ignoring_case(http1.head.method_text, http1.head.method_size, b"put") or \
-        http1.equals_ignoring_case(http1.head.method_text, http1.head.method_size, b"delete")
+    return fields.equals_ignoring_case(http1.head.method_text, http1.head.method_size, b"put") or \
+        fields.equals_ignoring_case(http1.head.method_text, http1.head.method_size, b"delete")
 
 
 cdef bint is_authority(const char* text, int size):
@@ -521,9 +523,9 @@ cdef void absolute_authority(const char** authority, Py_ssize_t* size):
     cdef int start
     if http1.head.method == http1.METHOD_CONNECT or http1.head.target[0] == 47:
         return
-    if http1.head.target_size > 7 and http1.equals_ignoring_case(http1.head.target, 7, b"http://"):
+    if http1.head.target_size > 7 and fields.equals_ignoring_case(http1.head.target, 7, b"http://"):
         at = 7
-    elif http1.head.target_size > 8 and http1.equals_ignoring_case(http1.head.target, 8, b"https://"):
+    elif http1.head.target_size > 8 and fields.equals_ignoring_case(http1.head.target, 8, b"https://"):
         at = 8
     else:
         return
@@ -539,14 +541,14 @@ cdef void absolute_authority(const char** authority, Py_ssize_t* size):
 cdef void write_fields(Buffer into, bint skip_host, bint strip_client_id, bint trailers):
     """The end-to-end fields of http1.head; framing and connection management are written by the caller."""
     cdef int i
-    cdef http1.Field* field
+    cdef fields.Field* field
     for i in range(http1.head.field_count):
         field = &http1.head.fields[i]
-        if field.kind != http1.FIELD_OTHER:
+        if field.kind != fields.FIELD_OTHER:
             if trailers or not (
-                field.kind == http1.FIELD_EXPECT
-                or (field.kind == http1.FIELD_HOST and not skip_host)
-                or (field.kind == http1.FIELD_L5D_CLIENT_ID and not strip_client_id)
+                field.kind == fields.FIELD_EXPECT
+                or (field.kind == fields.FIELD_HOST and not skip_host)
+                or (field.kind == fields.FIELD_L5D_CLIENT_ID and not strip_client_id)
             ):
                 continue
         into.put(field.name, field.name_size)
@@ -557,10 +559,10 @@ cdef void write_fields(Buffer into, bint skip_host, bint strip_client_id, bint t
 
 cdef void write_upgrade(Buffer into):
     cdef int i
-    cdef http1.Field* field
+    cdef fields.Field* field
     for i in range(http1.head.field_count):
         field = &http1.head.fields[i]
-        if field.kind == http1.FIELD_UPGRADE:
+        if field.kind == fields.FIELD_UPGRADE:
             into.put(b"upgrade: ", 9)
             into.put(field.value, field.value_size)
             into.put(b"\r\n", 2)

@@ -1,4 +1,5 @@
-"""Connecting an opaque connection to an endpoint: P2C on the time to connect, one retry elsewhere, then bytes both ways."""
+"""Connecting an opaque connection to an endpoint: P2C on the time to connect, one retry elsewhere, then bytes both
+ways."""
 from libc.stdint cimport int64_t
 
 from proxy.io.dial cimport dial
@@ -7,7 +8,6 @@ from proxy.io.relay cimport join
 from proxy.io.transport cimport Protocol, Transport
 from proxy.stack.balance cimport Balancer
 from proxy.stack.buffer cimport Buffer
-from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.http1_server cimport ConnectionSet
 from proxy.io.address cimport Address
 from proxy.tls.contexts cimport TLSContext
@@ -21,8 +21,8 @@ cdef enum:
 cdef int64_t RETRY_NS = 50_000_000
 
 INBOUND_PORT = 4143
-"""Opaque connections between proxies go to the peer's inbound port and name the application's port in ALPN: a server that speaks
-first could not be told from a plaintext client otherwise, since neither sends the first byte."""
+"""Opaque connections between proxies go to the peer's inbound port and name the application's port in ALPN: a server
+that speaks first could not be told from a plaintext client otherwise, since neither sends the first byte."""
 
 
 cdef class OpaqueWaiting(Protocol):
@@ -48,7 +48,8 @@ cdef class RetryTimer(Timer):
 
 
 cdef class OpaqueConnect(Protocol):
-    """One downstream connection on its way. `refused(error)` is told when none of its attempts stood, `on_end()` when it is over."""
+    """One downstream connection on its way. `refused(error)` is told when none of its attempts stood, `on_end()` when
+    it is over."""
 
     def __init__(self, Balancer balancer not None, ConnectionSet connections not None, refused, on_end=None):
         self.on_end = on_end

@@ -1,7 +1,7 @@
 """Counters as integer slots. Pure: no clock of its own, no text.
 
-A request touches at most two of these objects, and only by incrementing C integers; the dictionaries are looked into when a
-connection, an endpoint or a status code is seen for the first time.
+A request touches at most two of these objects, and only by incrementing C integers; the dictionaries are looked into
+when a connection, an endpoint or a status code is seen for the first time.
 """
 from libc.stdint cimport int64_t
 

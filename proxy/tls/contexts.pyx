@@ -123,9 +123,9 @@ cdef class TLSContext:
         if self.ctx != NULL:
             openssl.SSL_CTX_free(self.ctx)
 
-
     def verify_own(self, str identity):
-        """Raise TLSConfigError unless peers will accept the loaded leaf as `identity`: chain, dates, key usage and name."""
+        """Raise TLSConfigError unless peers will accept the loaded leaf as `identity`: chain, dates, key usage and
+        name."""
         cdef openssl.X509* leaf = openssl.SSL_CTX_get0_certificate(self.ctx)
         cdef openssl.stack_st_X509* chain = NULL
         cdef openssl.X509_STORE_CTX* check = openssl.X509_STORE_CTX_new()

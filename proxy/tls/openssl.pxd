@@ -104,7 +104,10 @@ cdef extern from "openssl/ssl.h" nogil:
     long SSL_CTX_get0_chain_certs(SSL_CTX* c, stack_st_X509** chain)
     void SSL_CTX_set_verify(SSL_CTX* c, int mode, void* cb)
     int SSL_CTX_set_purpose(SSL_CTX* c, int purpose)
-    void SSL_CTX_set_alpn_select_cb(SSL_CTX* c, int (*cb)(SSL*, const unsigned char**, unsigned char*, const unsigned char*, unsigned int, void*), void* arg)
+    ctypedef int (*alpn_select_cb)(
+        SSL*, const unsigned char**, unsigned char*, const unsigned char*, unsigned int, void*
+    ) noexcept
+    void SSL_CTX_set_alpn_select_cb(SSL_CTX* c, alpn_select_cb cb, void* arg)
     SSL* SSL_new(SSL_CTX* c)
     void SSL_free(SSL* s)
     void SSL_set_bio(SSL* s, BIO* r, BIO* w)

@@ -4,6 +4,8 @@
 #   BODY_CHUNK_SIZE -> BODY_CHUNK_DATA -> BODY_CHUNK_END -> BODY_CHUNK_SIZE ... -> TRAILERS -> DONE
 from libc.stdint cimport int64_t
 
+from proxy.wire.fields cimport Field
+
 cdef enum:
     MAX_FIELDS = 128          # fields of one message; a parsed head is an array of this length
     MAX_HEAD = 65536          # bytes of one head: request line and fields
@@ -15,7 +17,7 @@ cdef enum Event:
     NEED_DATA      # all input is consumed
     EVENT_HEAD     # `head` is valid until the next call
     EVENT_DATA     # a piece of the body
-    EVENT_TRAILERS # `head` holds the trailer fields
+    EVENT_TRAILERS  # `head` holds the trailer fields
     EVENT_END      # the message is over; call `restart` for the next
     EVENT_ERROR    # `error` and `error_status` say why; the connection cannot go on
 
@@ -25,29 +27,6 @@ cdef enum Method:
     METHOD_HEAD
     METHOD_CONNECT
     METHOD_OPTIONS
-
-cdef enum FieldKind:
-    FIELD_OTHER
-    FIELD_HOST
-    FIELD_CONTENT_LENGTH
-    FIELD_TRANSFER_ENCODING
-    FIELD_CONNECTION
-    FIELD_HOP_BY_HOP          # Keep-Alive, Proxy-Connection, and whatever Connection names
-    FIELD_UPGRADE
-    FIELD_EXPECT
-    FIELD_TRAILER_FORBIDDEN
-    FIELD_L5D_CLIENT_ID
-    FIELD_L5D_REQUIRE_ID
-    FIELD_L5D_PROXY_ERROR
-    FIELD_L5D_PROXY_CONNECTION
-    FIELD_L5D_OTHER           # l5d-dst-canonical, l5d-dst-override, l5d-orig-proto: never taken from outside
-
-cdef struct Field:
-    const char* name
-    int name_size
-    const char* value
-    int value_size
-    FieldKind kind
 
 cdef enum Framing:
     FRAMING_NONE
@@ -109,6 +88,3 @@ cdef class MessageReader:
     cdef Event frame_response(self)
 
 cdef Head head  # of the message parsed last; one per process, valid until the next call into any reader
-
-cdef bint equals_ignoring_case(const char* a, Py_ssize_t size, const char* lower) noexcept nogil
-cdef bint is_token(const char* data, Py_ssize_t size) noexcept nogil

@@ -1,15 +1,24 @@
 """HTTP/1.x messages, strictly by RFC 9112. Sans-I/O and without policy: bytes in, events out.
 
-Whatever two parsers could read differently is an error here, because the bytes come from one peer and go on to another (request
-smuggling, RFC 9112 section 11.2): a bare LF or CR, folded lines, white space before a colon, more than one Content-Length, Content-Length
-beside Transfer-Encoding, any transfer coding but `chunked`, chunk sizes that are not plain hexadecimal.
+Whatever two parsers could read differently is an error here, because the bytes come from one peer and go on to
+another (request smuggling, RFC 9112 section 11.2): a bare LF or CR, folded lines, white space before a colon, more
+than one Content-Length, Content-Length beside Transfer-Encoding, any transfer coding but `chunked`, chunk sizes that
+are not plain hexadecimal.
 """
-from libc.stdint cimport int64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove
 
+from proxy.wire.fields cimport (
+    FIELD_CONNECTION, FIELD_CONTENT_LENGTH, FIELD_EXPECT, FIELD_HOP_BY_HOP, FIELD_HOST, FIELD_OTHER,
+    FIELD_TRAILER_FORBIDDEN, FIELD_TRANSFER_ENCODING, FIELD_UPGRADE, HEX, TARGET, TOKEN, VALUE, Field, FieldKind,
+    classify, equals_ignoring_case, is_token, next_list_item, same_name,
+)
+
 cdef extern from "string.h" nogil:
     void* memmem(const void* haystack, size_t haystack_size, const void* needle, size_t needle_size)
+
+cdef enum:
+    MAX_LENGTH_DIGITS = 18  # more cannot be counted in 63 bits without care, and no body is that long
 
 cdef enum ReaderState:
     HEAD
@@ -25,112 +34,6 @@ cdef enum ReaderState:
     DONE
     FAILED
 
-cdef int64_t MAX_CONTENT_LENGTH = 999_999_999_999_999_999
-"""Eighteen digits: more cannot be counted in 63 bits without care, and no body is that long."""
-
-cdef unsigned char TOKEN[256]      # RFC 9110 section 5.6.2
-cdef unsigned char VALUE[256]      # field-vchar, SP, HTAB: RFC 9110 section 5.5
-cdef unsigned char TARGET[256]     # visible ASCII and UTF-8 bytes (seen in the wild; forwarded untouched)
-cdef signed char HEX[256]
-
-for _i in range(256):
-    _c = chr(_i)
-    TOKEN[_i] = _c.isascii() and (_c.isalnum() or _c in "!#$%&'*+-.^_`|~")
-    VALUE[_i] = _i in (9, 32) or 33 <= _i <= 126 or _i >= 128
-    TARGET[_i] = 33 <= _i <= 126 or _i >= 128
-    HEX[_i] = int(_c, 16) if _c.isascii() and _c in "0123456789abcdefABCDEF" else -1
-
-
-cdef bint equals_ignoring_case(const char* a, Py_ssize_t size, const char* lower) noexcept nogil:
-    """True if `a` is `lower` (which must be lower case) of exactly `size` bytes."""
-    cdef Py_ssize_t i
-    cdef char c
-    for i in range(size):
-        c = a[i]
-        if c >= 65 and c <= 90:
-            c += 32
-        if c != lower[i]:
-            return False
-    return lower[size] == 0
-
-
-cdef bint is_token(const char* data, Py_ssize_t size) noexcept nogil:
-    cdef Py_ssize_t i
-    if size <= 0:
-        return False
-    for i in range(size):
-        if not TOKEN[<unsigned char>data[i]]:
-            return False
-    return True
-
-
-cdef FieldKind classify(const char* name, int size) noexcept nogil:
-    cdef char first = name[0] | 32
-    if first == 104 and size == 4 and equals_ignoring_case(name, size, b"host"):
-        return FIELD_HOST
-    if first == 99:
-        if size == 14 and equals_ignoring_case(name, size, b"content-length"):
-            return FIELD_CONTENT_LENGTH
-        if size == 10 and equals_ignoring_case(name, size, b"connection"):
-            return FIELD_CONNECTION
-    elif first == 116:
-        if size == 17 and equals_ignoring_case(name, size, b"transfer-encoding"):
-            return FIELD_TRANSFER_ENCODING
-    elif first == 107:
-        if size == 10 and equals_ignoring_case(name, size, b"keep-alive"):
-            return FIELD_HOP_BY_HOP
-    elif first == 112:
-        if size == 16 and equals_ignoring_case(name, size, b"proxy-connection"):
-            return FIELD_HOP_BY_HOP
-    elif first == 117:
-        if size == 7 and equals_ignoring_case(name, size, b"upgrade"):
-            return FIELD_UPGRADE
-    elif first == 101:
-        if size == 6 and equals_ignoring_case(name, size, b"expect"):
-            return FIELD_EXPECT
-    elif first == 108 and size > 4 and equals_prefix(name, b"l5d-"):
-        if size == 13 and equals_ignoring_case(name, size, b"l5d-client-id"):
-            return FIELD_L5D_CLIENT_ID
-        if size == 14 and equals_ignoring_case(name, size, b"l5d-require-id"):
-            return FIELD_L5D_REQUIRE_ID
-        if size == 15 and equals_ignoring_case(name, size, b"l5d-proxy-error"):
-            return FIELD_L5D_PROXY_ERROR
-        if size == 20 and equals_ignoring_case(name, size, b"l5d-proxy-connection"):
-            return FIELD_L5D_PROXY_CONNECTION
-        if equals_ignoring_case(name, size, b"l5d-dst-canonical") or \
-                equals_ignoring_case(name, size, b"l5d-dst-override") or \
-                equals_ignoring_case(name, size, b"l5d-orig-proto"):
-            return FIELD_L5D_OTHER
-    return FIELD_OTHER
-
-
-cdef bint equals_prefix(const char* name, const char* lower) noexcept nogil:
-    cdef int i
-    for i in range(4):
-        if (name[i] | 32) != (lower[i] | 32):
-            return False
-    return True
-
-
-cdef const char* next_list_item(const char** at, const char* end, int* size) noexcept nogil:
-    """Walk a comma-separated list (RFC 9110 section 5.6.1), trimming white space; NULL at its end."""
-    cdef const char* start
-    cdef const char* stop
-    while at[0] < end and (at[0][0] == 44 or at[0][0] == 32 or at[0][0] == 9):
-        at[0] += 1
-    if at[0] >= end:
-        return NULL
-    start = at[0]
-    stop = <const char*>memchr(start, 44, end - start)
-    if stop == NULL:
-        stop = end
-    at[0] = stop
-    while stop > start and (stop[-1] == 32 or stop[-1] == 9):
-        stop -= 1
-    size[0] = <int>(stop - start)
-    return start
-
-
 cdef class MessageReader:
     """Reads the messages of one direction of one connection, one after the other."""
 
@@ -142,7 +45,8 @@ cdef class MessageReader:
             free(self.held)
 
     cdef void restart(self):
-        """Ready for the next message; anything already handed in after the last one is the caller's to hand in again."""
+        """Ready for the next message; anything already handed in after the last one is the caller's to hand in
+        again."""
         self.state = HEAD
         self.held_size = 0
         self.scanned = 0
@@ -167,7 +71,8 @@ cdef class MessageReader:
         return EVENT_ERROR
 
     cdef Event end_of_input(self):
-        """The peer will send no more. EVENT_END if that is a proper end of the message, EVENT_ERROR if it cuts one short."""
+        """The peer will send no more. EVENT_END if that is a proper end of the message, EVENT_ERROR if it cuts one
+        short."""
         if self.state == BODY_UNTIL_CLOSE:
             self.state = DONE
             return EVENT_END
@@ -285,7 +190,8 @@ cdef class MessageReader:
                 self.held_size = stop + 4 - self.held
                 return self.parse_head(self.held, stop + 2)
             cursor[0] = start + taken
-        # No end yet: refuse what can never become a good head, so that a peer that ends lines with LF is not left waiting.
+        # No end yet: refuse what can never become a good head, so that a peer that ends lines with LF is not left
+        # waiting.
         at = self.held + self.scanned
         while True:
             at = <const char*>memchr(at, 10, self.held + self.held_size - at)
@@ -439,7 +345,7 @@ cdef class MessageReader:
         elif field.kind == FIELD_CONTENT_LENGTH:
             if head.content_length >= 0:
                 return self.fail(bad, "more than one Content-Length")
-            if field.value_size == 0 or field.value_size > 18:
+            if field.value_size == 0 or field.value_size > MAX_LENGTH_DIGITS:
                 return self.fail(bad, "malformed Content-Length")
             head.content_length = 0
             at = field.value
@@ -549,7 +455,8 @@ cdef class MessageReader:
     # Chunked bodies, RFC 9112 section 7.1
 
     cdef Event read_chunk_size(self, const char** cursor, const char* end):
-        """Consume a chunk-size line; the state says what follows. NEED_DATA means go on with what `next_event` finds."""
+        """Consume a chunk-size line; the state says what follows. NEED_DATA means go on with what `next_event`
+        finds."""
         cdef int bad = 400 if self.is_request else 502
         cdef signed char digit
         cdef unsigned char c
@@ -590,7 +497,6 @@ cdef class MessageReader:
 
     cdef Event read_trailers(self, const char** cursor, const char* end):
         """Trailer fields up to the empty line: EVENT_TRAILERS if there are any (then END follows), else EVENT_END."""
-        cdef int bad = 400 if self.is_request else 502
         cdef const char* at = cursor[0]
         cdef Event event
         while at < end:
@@ -631,18 +537,3 @@ cdef class MessageReader:
             if kind != FIELD_OTHER:
                 head.fields[i].kind = FIELD_TRAILER_FORBIDDEN
         return EVENT_TRAILERS
-
-
-cdef bint same_name(const char* a, const char* b, int size) noexcept nogil:
-    cdef int i
-    cdef char x, y
-    for i in range(size):
-        x = a[i]
-        y = b[i]
-        if x >= 65 and x <= 90:
-            x += 32
-        if y >= 65 and y <= 90:
-            y += 32
-        if x != y:
-            return False
-    return True

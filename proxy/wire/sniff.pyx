@@ -1,7 +1,8 @@
 """What the first bytes of a connection are. Pure: looks at bytes that are still in the socket.
 
-A decision is made as soon as the grammar allows it. Unlike Linkerd's, it does not depend on how the bytes were cut into segments:
-a beginning that can still become a request line or a ClientHello is UNDECIDED, and the caller waits for more or for its timeout.
+A decision is made as soon as the grammar allows it. Unlike Linkerd's, it does not depend on how the bytes were cut
+into segments: a beginning that can still become a request line or a ClientHello is UNDECIDED, and the caller waits
+for more or for its timeout.
 """
 
 cdef enum:

@@ -1,0 +1,6 @@
+from collections.abc import Callable
+
+class ConnectionSet:
+    is_draining: bool
+    def drain(self, on_empty: Callable[[], object]) -> None: ...
+    def __len__(self) -> int: ...

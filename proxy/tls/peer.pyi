@@ -1,0 +1,3 @@
+class TLSFailure(ConnectionError):
+    cause: str
+    def __init__(self, cause: str, detail: str) -> None: ...
