@@ -94,7 +94,7 @@ def test_a_snapshot_is_read(
 
 
 @given(st.lists(endpoints, max_size=5), st.lists(texts, max_size=5))
-def test_a_delta_is_read(places: list, gone: list[str]) -> None:
+def test_a_delta_is_read(places: list[destination_pb2.Endpoint], gone: list[str]) -> None:
     update = destination_pb2.Update(delta=destination_pb2.Delta(upsert=places, remove=gone))
     ours = messages.update(update.SerializeToString())
     assert isinstance(ours, messages.Delta)
