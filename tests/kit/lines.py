@@ -80,6 +80,15 @@ class Peer:
         except ConnectionResetError:
             return True
 
+    def is_only(self, start: bytes) -> bool:
+        """Whether all that comes, until the end, is one beginning of TLS: no record after the first."""
+        try:
+            while self._more():
+                pass
+        except ConnectionResetError:
+            pass
+        return self.held.startswith(start) and len(self.held) == 5 + int.from_bytes(self.held[3:5])
+
     def is_silent(self, seconds: float = 0.3) -> bool:
         """Whether nothing comes for a while."""
         if self.held:

@@ -1,12 +1,15 @@
 """Who is not let in, and that the cause is told: in a metric, in the log, and to callers of the mesh in a header."""
 
+import ssl
+import tempfile
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from proxy.api.names import workload_identity
-from tests.kit.lines import Line
+from tests.kit.lines import Line, in_thread
 from tests.kit.peers import Authority, Leaf, ask
 from tests.kit.topology import Mesh, Pod
 
@@ -47,7 +50,6 @@ def test_a_client_without_a_good_certificate_is_refused_on_our_name(
 def test_a_client_with_a_good_certificate_is_let_in(mesh: Mesh, lines: Lines, outsider: Pod, web: Pod) -> None:
     line = lines(outsider, web, direct=True)
     request = b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"
-    from tests.kit.lines import in_thread
 
     def serve() -> None:
         app = line.accept()
@@ -71,11 +73,10 @@ def test_a_server_with_another_identity_than_expected_gets_nothing(mesh: Mesh, l
     first, fields = caller.head()
     assert first.startswith("HTTP/1.1 50")
     assert fields["l5d-proxy-error"]
-    assert line.no_connection()
+    # The impostor's inbound does not know the name, and passes TLS of other names on: a ClientHello is all that arrives.
+    assert line.accept().is_only(b"\x16")
     where = {"target_addr": f"{impostor.ip}:{line.port}", "server_id": expected}
-    mismatched = client.proxy.metric("outbound_tcp_errors_total", error="identity_mismatch", **where)
-    # The impostor's inbound does not know the name, and passes TLS of other names on to its application.
-    assert mismatched >= 1 or client.proxy.metric("outbound_tcp_errors_total", **where) >= 1
+    assert client.proxy.metric("outbound_tcp_errors_total", **where) >= 1
     assert "cannot connect" in client.proxy.log
 
 
@@ -83,12 +84,6 @@ def test_an_impostor_that_answers_our_name_with_its_own_certificate_is_found_out
     mesh: Mesh, client: Pod, outsider: Pod
 ) -> None:
     """An endpoint whose pod is said to be meshed, but where somebody else with a good certificate answers."""
-    import ssl
-    import tempfile
-    from pathlib import Path
-
-    from tests.kit.lines import in_thread
-
     leaf = authority_of(mesh).leaf(NAME)
     expected = workload_identity("honest", "demo", "tulle", "cluster.local").dns_name
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -162,7 +157,6 @@ MALFORMED = {
     "folded line": "GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n",
     "NUL in a value": "GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
     "CR in a value": "GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
-    "space in the target": "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
     "chunk size": "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\nx\r\n0\r\n\r\n",
     "chunks in 1.0": "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 }
@@ -194,8 +188,8 @@ def test_a_malformed_request_is_answered_and_its_connection_ended(
     assert fields["connection"] == "close"
     assert ("l5d-proxy-error" in fields) is pod.is_meshed, "the cause is for callers of the mesh alone"
     assert caller.is_ended()
-    if calling == "client" or "Transfer-Encoding: chunked" not in text:
-        assert line.no_connection(0.1) or "chunk size" in text or "0x1" in text
+    # A body is read after its head has gone on, so a fault in it cannot keep the request from the application.
+    assert line.no_connection(0.1) or "0x1" in text
     assert refusing.proxy.metric(family, status_code=str(status)) == before + 1
 
 
