@@ -37,6 +37,10 @@ class Applier:
             self._stop.set()
             raise
 
+    def stop(self) -> None:
+        """End all waits; what is applied stays applied and recorded."""
+        self._stop.set()
+
     def finish(self, outputs: dict[str, Any]) -> None:
         """Keep the stack's outputs until the program has ended."""
         self.outputs = outputs

@@ -34,6 +34,11 @@ class Monitor(MockMonitor):
         self._seen: set[str] = set()
         self.failures: list[BaseException] = []
 
+    def interrupt(self) -> None:
+        """Begin no further resource and wait for none."""
+        self.failures.append(StoppedError("interrupted"))
+        self._handler.stop()
+
     def make_urn(self, parent: str, type_: str, name: str) -> str:
         """The URN that Pulumi's engine would give."""
         chain = parent.split("::")[2] if parent else ""

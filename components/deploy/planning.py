@@ -28,6 +28,9 @@ class Planner:
         shown = finding.planned if finding.live is not None and finding.planned is not None else finding.manifest
         return Outcome(manifests.identity_of(Ref.of(finding.manifest)), manifests.outputs_of(shown), secret)
 
+    def stop(self) -> None:
+        """A plan waits for nothing."""
+
     def finish(self, outputs: dict[str, Any]) -> None:
         """Outputs of a preview are of no use to anyone."""
 

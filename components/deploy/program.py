@@ -57,7 +57,12 @@ def run(
     # The SDK keeps its root resource in a context variable: each pass gets a thread, and so a context, of its own.
     thread = threading.Thread(target=body, name="program")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        monitor.interrupt()
+        thread.join()
+        raise
     cause = first_cause([*monitor.failures, *raised])
     if isinstance(cause, RunError):
         raise DeployError(str(cause)) from cause

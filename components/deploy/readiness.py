@@ -24,6 +24,8 @@ HOPELESS: Final = frozenset(
 """Reasons of a waiting container that its own retries rarely cure; CrashLoopBackOff counts after CRASHES restarts."""
 CRASHES: Final = 4
 """Restarts of one container that end a rollout: with fewer, a start that waits for a neighbour may still succeed."""
+REFUSED: Final = ("denied the request", "is forbidden")
+"""Words of an admission (a webhook that answered, a quota, a security standard) that says no and will again."""
 IMAGE_WAY_OUT: Final = (
     "Push the images to a registry the nodes can pull from (`make push REGISTRY=...`), set images.registry and "
     "images.pullSecret; for kind or k3d load them into the nodes; on the local cluster `make up` builds and loads them."
@@ -93,8 +95,10 @@ def _workload(live: Manifest, status: Manifest, pods: Sequence[Manifest]) -> Ver
     if lost:
         return lost
     refused = _condition_message(status, "ReplicaFailure")
+    if any(words in refused for words in REFUSED):
+        return Lost(f"its pods are refused: {refused}", "Correct what the message names and run again.")
     if refused and not updated:
-        return Waiting(f"pods refused: {refused}")
+        return Waiting(f"no pods yet: {refused}")
     return Waiting(_progress(pods) or f"{min(ready, updated)} of {wanted} ready")
 
 

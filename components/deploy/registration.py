@@ -44,6 +44,9 @@ class Handler(Protocol):
     def register(self, registration: Registration) -> Outcome:
         """Deal with one resource; blocks until its outputs are known."""
 
+    def stop(self) -> None:
+        """Give up waiting: somebody interrupts."""
+
     def finish(self, outputs: dict[str, Any]) -> None:
         """Take the stack's outputs, secret ones already hidden."""
 

@@ -10,10 +10,11 @@ from typing import Any, Final
 from proxy.api import labels
 
 OWNERS: Final = {"StatefulSet": "statefulset", "DaemonSet": "daemonset", "Job": "job"}
-EXPIRY_MARGIN: Final = 6 * 3600
-"""Seconds: a leaf lives a day and is renewed after two thirds of it, so less than this left means that renewal fails.
-"""
+EXPIRY_SHARE: Final = 0.15
+"""Of a leaf's life: renewal is due after two thirds of it, so less than this left means that renewal fails."""
+ISSUER_EXPIRY: Final = "tulle_identity_issuer_expiry_timestamp_seconds"
 ISSUER_MARGIN: Final = 30 * 86400
+"""Seconds: any deployment in the last quarter of the issuer's year renews it; this is the last call."""
 
 
 def scrape_config(mesh_namespace: str, interval: str) -> str:
@@ -39,20 +40,20 @@ def rules(interval: str) -> str:
     alerts = [
         _alert(
             "TulleCertificateExpiring",
-            f"control_identity_cert_expiration_timestamp_seconds - time() < {EXPIRY_MARGIN}"
-            " and control_identity_cert_expiration_timestamp_seconds"
-            f" - control_identity_cert_refresh_timestamp_seconds > {2 * EXPIRY_MARGIN}",
+            "(control_identity_cert_expiration_timestamp_seconds - time())"
+            " / (control_identity_cert_expiration_timestamp_seconds - control_identity_cert_refresh_timestamp_seconds)"
+            f" < {EXPIRY_SHARE}",
             "The certificate of {{ $labels.namespace }}/{{ $labels.pod }} is not being renewed: see identity's log.",
         ),
         _alert(
             "TulleIssuerExpiring",
-            f"identity_issuer_not_after_timestamp_seconds - time() < {ISSUER_MARGIN}",
+            f"{ISSUER_EXPIRY} - time() < {ISSUER_MARGIN} and {ISSUER_EXPIRY} > 0",
             "The issuer expires within 30 days: run the deployment, which renews it.",
         ),
         _alert(
-            "TulleAnchorExpiring",
-            f"identity_anchor_not_after_timestamp_seconds - time() < {3 * ISSUER_MARGIN}",
-            "The trust anchor expires within 90 days: rotate it.",
+            "TulleIssuerMissing",
+            f"{ISSUER_EXPIRY} == 0",
+            "Identity on {{ $labels.pod }} has no issuer that it can use: see its log.",
         ),
         _alert(
             "TulleProxyUnreachable",

@@ -142,6 +142,15 @@ class TestReadiness:
         verdict = readiness.judge(deployment(), [stuck])
         assert verdict == Waiting("pod p cannot be scheduled: 0/1 nodes are available")
 
+    def test_a_refusing_admission_is_lost_and_an_absent_webhook_is_waited_for(self) -> None:
+        def failing(message: str) -> readiness.Verdict:
+            condition = {"type": "ReplicaFailure", "status": "True", "message": message}
+            return readiness.judge(deployment(conditions=[condition]))
+
+        assert isinstance(failing("admission webhook denied the request: uid 2102"), Lost)
+        assert isinstance(failing('pods "x" is forbidden: exceeded quota'), Lost)
+        assert isinstance(failing("failed calling webhook: connection refused"), Waiting)
+
     def test_other_kinds(self) -> None:
         def of(kind: str, **status: Any) -> readiness.Verdict:
             return readiness.judge({"kind": kind, "metadata": {}, "status": status})
