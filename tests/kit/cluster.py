@@ -42,9 +42,12 @@ class Kube(Access):
             self.apply(manifest, MANAGER)
 
     def remove_namespace(self, name: str) -> None:
-        """Delete a namespace and wait until it is gone."""
+        """Ask for a namespace's deletion."""
+        self.delete(Ref("v1", "Namespace", "", name))
+
+    def gone(self, name: str) -> None:
+        """Wait until a namespace that was removed is no more."""
         ref = Ref("v1", "Namespace", "", name)
-        self.delete(ref)
         until(f"namespace {name} gone", lambda: self.get(ref) is None, 120, 0.5)
 
     def pods(self, namespace: str, app: str = "") -> list[Json]:

@@ -45,6 +45,12 @@ def container(name: str, image: str, command: Sequence[str], env: Mapping[str, s
     }
 
 
+def idle_container(name: str, image: str, **more: Any) -> Json:
+    """A container that does nothing, and ends at once when asked to."""
+    program = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit(0)); signal.pause()"
+    return container(name, image, ["python3", "-c", program], {}, **more)
+
+
 def app_container(app: str, image: str, env: Mapping[str, str]) -> Json:
     """One of the demo's programs, with its ports and its readiness."""
     ports = [{"name": "serve", "containerPort": PORTS[app]}]

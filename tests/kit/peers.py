@@ -3,7 +3,7 @@
 import socket
 import ssl
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,7 +19,7 @@ class Authority:
     """A certificate that signs others, with its key and what stands above it, as PEM."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)  # a failed test prints its values, and this may be the mesh's own
 
     @classmethod
     def new(cls, name: str) -> "Authority":
@@ -72,7 +72,7 @@ class Leaf:
     """A certificate chain and its key, as PEM."""
 
     chain: bytes
-    key: bytes
+    key: bytes = field(repr=False)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -55,9 +55,18 @@ def image(kube: Kube) -> str:
     return kube.image()
 
 
+@pytest.fixture(scope="session")
+def removed(kube: Kube) -> Iterator[list[str]]:
+    """Namespaces whose deletion was asked for; waited for once, at the end, while the tests after them go on."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        kube.gone(name)
+
+
 @pytest.fixture
-def new_namespace(kube: Kube) -> Iterator[NewNamespace]:
-    """Makes namespaces, meshed or not, that are gone after the test."""
+def new_namespace(kube: Kube, removed: list[str]) -> Iterator[NewNamespace]:
+    """Makes namespaces, meshed or not, that go after the test."""
     made: list[str] = []
 
     def make(meshed: bool) -> str:
@@ -69,6 +78,7 @@ def new_namespace(kube: Kube) -> Iterator[NewNamespace]:
     yield make
     for name in made:
         kube.remove_namespace(name)
+    removed += made
 
 
 @pytest.fixture

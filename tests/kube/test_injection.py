@@ -65,7 +65,7 @@ def event(kube: Kube, namespace: str, *words: str) -> dict[str, Any]:
 
 
 def test_a_host_network_pod_runs_unmeshed_and_its_owner_is_told(kube: Kube, image: str, meshed: str) -> None:
-    container = objects.container("app", image, ["sleep", "600"], {})
+    container = objects.idle_container("app", image)
     kube.put(objects.deployment("host", meshed, [container], hostNetwork=True))
     (pod,) = kube.ready_pods(meshed, "host")
     assert "linkerd-proxy" not in containers(pod, "initContainers") + containers(pod, "containers")
@@ -74,7 +74,7 @@ def test_a_host_network_pod_runs_unmeshed_and_its_owner_is_told(kube: Kube, imag
 
 
 def test_an_application_with_the_proxys_uid_is_refused(kube: Kube, image: str, meshed: str) -> None:
-    container = objects.container("app", image, ["sleep", "600"], {})
+    container = objects.idle_container("app", image)
     container["securityContext"]["runAsUser"] = labels.PROXY_UID
     error = refused(kube, objects.pod("same-uid", meshed, [container]))
     assert "2102" in error
@@ -95,7 +95,7 @@ def test_an_application_with_the_proxys_uid_is_refused(kube: Kube, image: str, m
 def test_a_bad_annotation_value_is_one_clear_error(
     kube: Kube, image: str, meshed: str, annotation: str, value: str
 ) -> None:
-    container = objects.container("app", image, ["sleep", "600"], {})
+    container = objects.idle_container("app", image)
     error = refused(kube, objects.pod("bad", meshed, [container], {annotation: value}))
     assert annotation in error, "names the field"
     assert value in error, "names the value"
@@ -104,24 +104,22 @@ def test_a_bad_annotation_value_is_one_clear_error(
 
 
 def test_udp_ports_are_said_to_be_outside_the_mesh(kube: Kube, image: str, meshed: str) -> None:
-    container = objects.container(
-        "app", image, ["sleep", "600"], {}, ports=[{"containerPort": 5353, "protocol": "UDP"}]
-    )
+    container = objects.idle_container("app", image, ports=[{"containerPort": 5353, "protocol": "UDP"}])
     kube.put(objects.deployment("udp", meshed, [container]))
     kube.ready_pods(meshed, "udp")
     assert "UDP" in event(kube, meshed, "udp_ports")["message"]
 
 
 def test_a_pod_with_another_meshs_proxy_is_left_alone(kube: Kube, image: str, meshed: str) -> None:
-    theirs = objects.container("linkerd-proxy", image, ["sleep", "600"], {})
-    kube.put(objects.pod("theirs", meshed, [theirs, objects.container("app", image, ["sleep", "600"], {})]))
+    theirs = objects.idle_container("linkerd-proxy", image)
+    kube.put(objects.pod("theirs", meshed, [theirs, objects.idle_container("app", image)]))
     (pod,) = kube.ready_pods(meshed, "theirs")
     assert containers(pod, "initContainers") == []
     event(kube, meshed, "sidecar_already_exists")
 
 
 def test_a_disabled_pod_stays_outside_without_noise(kube: Kube, image: str, meshed: str) -> None:
-    container = objects.container("app", image, ["sleep", "600"], {})
+    container = objects.idle_container("app", image)
     kube.put(objects.pod("out", meshed, [container], {labels.INJECT: "disabled"}))
     (pod,) = kube.ready_pods(meshed, "out")
     assert "linkerd-proxy" not in containers(pod, "initContainers")

@@ -163,7 +163,8 @@ def impostor(namespace: str, image: str, leaf: Leaf) -> list[dict[str, Any]]:
         "metadata": {"name": "cert", "namespace": namespace},
         "stringData": {"chain.pem": leaf.chain.decode(), "key.pem": leaf.key.decode()},
     }
-    container = objects.container("app", image, ["python3", "-c", IMPOSTOR], {})
+    # Discovery believes the label only together with a container of the proxy's name.
+    container = objects.container("linkerd-proxy", image, ["python3", "-c", IMPOSTOR], {})
     container["volumeMounts"] = [{"name": "cert", "mountPath": "/cert", "readOnly": True}]
     container["readinessProbe"] = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
     pod = objects.pod(
