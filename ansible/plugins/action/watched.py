@@ -71,7 +71,9 @@ class ActionModule(ActionBase):
 
     def _tell(self, options, seconds, task_vars):
         lines = self._shell(f"wc -l < {shlex.quote(options['log'])}", task_vars) or "0"
-        Display().display(f"    {options['what']}: {seconds // 60} min {seconds % 60:02d} s, {lines.strip()} {options['unit']}")
+        Display().display(
+            f"    {options['what']}: {seconds // 60} min {seconds % 60:02d} s, {lines.strip()} {options['unit']}"
+        )
 
     def _shell(self, line, task_vars):
         arguments = {"_raw_params": line, "_uses_shell": True}

@@ -10,7 +10,8 @@ module: commands
 short_description: Find programs, and name the packages of those that are missing
 version_added: "0.1.0"
 description:
-  - Only what is missing is to be installed, so that a machine keeps the versions it has, whatever packages they are from.
+  - Only what is missing is to be installed, so that a machine keeps the versions it has, whatever packages they are
+    from.
 options:
   wanted:
     description: For each program, the package that has it. Programs are looked for on the path and in the folders of

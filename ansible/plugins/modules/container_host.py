@@ -10,8 +10,8 @@ module: container_host
 short_description: Find out how containers can store layers and resolve names on a machine
 version_added: "0.1.0"
 description:
-  - Makes the folder that is to hold layers, and mounts an overlay in it in a mount namespace that is thrown away. On some
-    file systems, an overlay among them, that cannot be done, and layers have to be copied instead.
+  - Makes the folder that is to hold layers, and mounts an overlay in it in a mount namespace that is thrown away. On
+    some file systems, an overlay among them, that cannot be done, and layers have to be copied instead.
   - Finds the resolver's real list of servers, because a stub on loopback is not reachable from a pod.
 options:
   path:

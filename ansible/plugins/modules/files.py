@@ -21,8 +21,8 @@ options:
     type: dict
     default: {}
   links:
-    description: For each name, what the symbolic link leads to. A file or a folder in its place is left, and is an error.
-    type: dict
+    description: For each name, what the symbolic link leads to. A file or a folder in its place is left, and is an
+    error. type: dict
     default: {}
   mode:
     description: The mode of every file, in octal.
@@ -102,7 +102,9 @@ def main() -> None:
     directory = Path(module.params["directory"])
     files = {name: str(content) for name, content in module.params["files"].items()}
     links = module.params["links"]
-    taken = [str(directory / name) for name in links if (directory / name).exists() and not (directory / name).is_symlink()]
+    taken = [
+        str(directory / name) for name in links if (directory / name).exists() and not (directory / name).is_symlink()
+    ]
     if taken:
         module.fail_json(msg=f"links: {', '.join(taken)} is there and is no link; move it away")
     written = [name for name, content in files.items() if differs(directory / name, content, mode)]

@@ -10,8 +10,8 @@ module: kernel_features
 short_description: Probe kernel features by function, and load modules only where one is missing
 version_added: "0.1.0"
 description:
-  - Runs each probe in a network namespace that is thrown away. A feature that works needs no module, whether it is built
-    in or loaded already; for one that does not, each of its modules is tried, and the probe is run again.
+  - Runs each probe in a network namespace that is thrown away. A feature that works needs no module, whether it is
+    built in or loaded already; for one that does not, each of its modules is tried, and the probe is run again.
 options:
   probes:
     description: The features, and how each is tried.

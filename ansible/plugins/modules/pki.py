@@ -1,6 +1,6 @@
 #!/usr/bin/python
 # Copyright: the Tulle authors. Apache-2.0, see LICENSE at the root of the repository.
-"""Make and renew the certificates of a cluster: a pure plan (what is missing or stale) and the files that carry it out."""
+"""Keep the certificates of a cluster: look at what is there, and make what is missing or stale."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def load(directory: Path, name: str) -> x509.Certificate | None:
 
 
 def builder(name: x509.Name, issuer: x509.Name, key, days: int) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -173,7 +173,7 @@ class Keeper:
 
     def __init__(self, directory: Path, renew_before: datetime.timedelta, only_look: bool) -> None:
         self.directory = directory
-        self.deadline = datetime.datetime.now(datetime.timezone.utc) + renew_before
+        self.deadline = datetime.datetime.now(datetime.UTC) + renew_before
         self.only_look = only_look
         self.made: list[str] = []
 
@@ -212,11 +212,10 @@ class Keeper:
             builder(title, signer.subject, key, CERTIFICATE_DAYS)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
             )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signing_key.public_key()), critical=False)
         )
         if wanted["names"]:
             making = making.add_extension(

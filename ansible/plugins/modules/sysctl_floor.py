@@ -10,8 +10,8 @@ module: sysctl_floor
 short_description: Raise kernel settings to a floor, and never lower one
 version_added: "0.1.0"
 description:
-  - Reads each setting, raises it where it is lower than its floor, and writes what it has raised to a file of its own, so
-    that it is raised at boot too. A setting that this kernel does not have is left out.
+  - Reads each setting, raises it where it is lower than its floor, and writes what it has raised to a file of its own,
+    so that it is raised at boot too. A setting that this kernel does not have is left out.
 options:
   floors:
     description: For each setting, the least value it may have. A switch is a setting whose floor is 1.
@@ -82,9 +82,7 @@ def main() -> None:
     except (TypeError, ValueError) as error:
         module.fail_json(msg=f"floors: every value has to be a whole number ({error})")
     places = {key: root / key.replace(".", "/") for key in floors}
-    raised = {
-        key: floor for key, floor in floors.items() if (now := current(places[key])) is not None and now < floor
-    }
+    raised = {key: floor for key, floor in floors.items() if (now := current(places[key])) is not None and now < floor}
     if raised and not module.check_mode:
         content = HEADER + "".join(f"{key} = {value}\n" for key, value in sorted({**kept(file), **raised}.items()))
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +91,9 @@ def main() -> None:
             try:
                 places[key].write_text(f"{value}\n")
             except OSError as error:
-                module.fail_json(msg=f"{key}: cannot be set to {value} ({error.strerror}); set it on the machine itself")
+                module.fail_json(
+                    msg=f"{key}: cannot be set to {value} ({error.strerror}); set it on the machine itself"
+                )
     module.exit_json(changed=bool(raised), raised=raised)
 
 

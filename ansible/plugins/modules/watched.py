@@ -10,8 +10,8 @@ module: watched
 short_description: Run a long command and say how it gets on
 version_added: "0.1.0"
 description:
-  - Runs a command in the background, with what it prints in a log file, and prints a line now and then with the time gone
-    and how many lines there are in the log, so that a build of many minutes is seen to be alive.
+  - Runs a command in the background, with what it prints in a log file, and prints a line now and then with the time
+    gone and how many lines there are in the log, so that a build of many minutes is seen to be alive.
   - On failure the end of the log is part of the message.
 options:
   argv:

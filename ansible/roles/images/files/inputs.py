@@ -1,10 +1,11 @@
 """Says what enters each image, and names the image by it: pure but for reading the work tree.
 
-`inputs.py ROOT` prints `{"proxy": "localhost/tulle/proxy:<hash>", ...}`. `inputs.py ROOT FOLDER` copies the inputs of all
-images to a folder too, as the context of a build, with fixed times, so that a second clone finds the first one's layers.
+`inputs.py ROOT` prints `{"proxy": "localhost/tulle/proxy:<hash>", ...}`. `inputs.py ROOT FOLDER` copies the inputs of
+all images to a folder too, as the context of a build, with fixed times, so that a second clone finds the first one's
+layers.
 
-Inputs are the files that git knows or would add: a file that is ignored (a compiled module of this work tree, say) never
-enters an image. Without git, everything below the same paths does but what a build leaves behind.
+Inputs are the files that git knows or would add: a file that is ignored (a compiled module of this work tree, say)
+never enters an image. Without git, everything below the same paths does but what a build leaves behind.
 """
 
 import hashlib
@@ -85,7 +86,9 @@ def main(arguments: list[str]) -> int:
         return 1
     if len(arguments) > 1:
         stage(root, sorted({path for paths in taken.values() for path in paths}), Path(arguments[1]))
-    print(json.dumps({image: f"localhost/tulle/{image}:{tag(root, paths)}" for image, paths in taken.items()}, indent=2))
+    print(
+        json.dumps({image: f"localhost/tulle/{image}:{tag(root, paths)}" for image, paths in taken.items()}, indent=2)
+    )
     return 0
 
 

@@ -48,7 +48,7 @@ def compile_inputs(sources: Path, target: Path) -> None:
 
 
 def compile_settings(text: str) -> str:
-    """The part of pyproject.toml that says what to compile: the rest changes for reasons that are none of the compiler's."""
+    """The part of pyproject.toml that says what to compile: the rest changes for reasons of its own."""
     kept, keeping = [], False
     for line in text.splitlines():
         if line.startswith("["):

@@ -1,9 +1,9 @@
 """Says which builds nobody needs any more: pure, from what the caller has listed.
 
-`prune.py HISTORY KEEP` reads a JSON object from its standard input: `wanted` (the names of this run), `built` (buildah's
-list), `loaded` (the cluster's list of images, as ctr prints it) and `used` (its list of containers). It moves the wanted
-names to the end of the history file and prints what to remove from each store. A name stays while it is wanted, one of
-the last of its kind, or used by a container.
+`prune.py HISTORY KEEP` reads a JSON object from its standard input: `wanted` (the names of this run), `built`
+(buildah's list), `loaded` (the cluster's list of images, as ctr prints it) and `used` (its list of containers). It
+moves the wanted names to the end of the history file and prints what to remove from each store. A name stays while it
+is wanted, one of the last of its kind, or used by a container.
 """
 
 import json
@@ -32,7 +32,9 @@ def references(loaded: str, names: set[str]) -> list[str]:
     rows = [line.split() for line in loaded.splitlines()[1:] if line.strip()]
     digests = {row[2] for row in rows if row[0] in names}
     still = {row[2] for row in rows if row[0] not in names and not row[0].startswith("sha256:")}
-    return sorted(row[0] for row in rows if row[0] in names or (row[0].startswith("sha256:") and row[2] in digests - still))
+    return sorted(
+        row[0] for row in rows if row[0] in names or (row[0].startswith("sha256:") and row[2] in digests - still)
+    )
 
 
 def stale_layers(built: list[dict], now: float) -> list[str]:

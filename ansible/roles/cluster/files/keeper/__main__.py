@@ -1,8 +1,8 @@
 """Keeps the processes of Tulle's local cluster: `python3 keeper {up|check|start|wait|stop|status|clean} cluster.json`.
 
 What belongs here: reading the one settings file and the order of steps in each command. How a cgroup, a mount, an
-interface or a process is handled is in the modules beside this one. Only the standard library is used, so that a running
-cluster depends on no clone and no virtual environment.
+interface or a process is handled is in the modules beside this one. Only the standard library is used, so that a
+running cluster depends on no clone and no virtual environment.
 """
 
 import json
@@ -30,7 +30,7 @@ STOP_SECONDS = 20.0
 
 
 def up(settings: Settings) -> int:
-    """Have the members run, unless something is in the way; says whether it has started them, and what is in the way."""
+    """Have the members run, unless something is in the way; says whether it started them, and what is in the way."""
     running = members.keeper_of(settings) is not None
     problems = [] if running else checks.problems(settings)
     print(json.dumps({"started": not running and not problems, "problems": problems}))

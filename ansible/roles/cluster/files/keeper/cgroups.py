@@ -22,7 +22,7 @@ def is_unified() -> bool:
 
 
 def hierarchies() -> list[Path]:
-    """Every mounted hierarchy: the one of version 2, or each controller's of version 1 (and the hybrid's unified one)."""
+    """Every mounted hierarchy: the one of version 2, or each controller's of version 1 (and the unified one)."""
     if is_unified():
         return [ROOT]
     found = []

@@ -35,11 +35,17 @@ def control_groups(settings: Settings) -> list[str]:
         there = {name for folder in cgroups.hierarchies() for name in folder.name.split(",")}
     missing = sorted(NEEDED_CONTROLLERS - there)
     if missing:
-        return [f"no cgroup controller {', '.join(missing)} in {cgroups.ROOT}: enable it in the kernel, or use another machine"]
+        return [
+            f"no cgroup controller {', '.join(missing)} in {cgroups.ROOT}: enable it in the kernel, or use another "
+            "machine"
+        ]
     try:
         cgroups.make(settings.cgroup)
     except OSError as error:
-        return [f"cannot make the cgroup {settings.cgroup!r} in {cgroups.ROOT} ({error.strerror}): in a container, start it privileged"]
+        return [
+            f"cannot make the cgroup {settings.cgroup!r} in {cgroups.ROOT} ({error.strerror}): in a container, start "
+            "it privileged"
+        ]
     return []
 
 
@@ -48,8 +54,8 @@ def disk(settings: Settings) -> list[str]:
     if free >= settings.disk_gib:
         return []
     return [
-        f"{free:.1f} GiB free at {settings.state}, {settings.disk_gib:g} GiB needed: free some, or set TULLE_STATE to a "
-        "folder on a larger disk"
+        f"{free:.1f} GiB free at {settings.state}, {settings.disk_gib:g} GiB needed: free some, or set TULLE_STATE to "
+        "a folder on a larger disk"
     ]
 
 
@@ -102,18 +108,21 @@ def subnets(settings: Settings) -> list[str]:
                 continue
             if wanted.overlaps(ipaddress.ip_network(place, strict=False)):
                 found.append(
-                    f"the {what} subnet {text} overlaps this machine's route {place} ({route.get('dev')}): choose another "
-                    f"with -e cluster_{what}_subnet=A.B.C.0/24"
+                    f"the {what} subnet {text} overlaps this machine's route {place} ({route.get('dev')}): choose "
+                    f"another with -e cluster_{what}_subnet=A.B.C.0/24"
                 )
                 break
     return found
 
 
 def tables() -> list[str]:
-    """Another kube-proxy in the same mode would fight ours for its table; our own after a crash has our table beside it."""
+    """Another kube-proxy would fight ours for its table; what a crash of ours has left has our own table beside it."""
     listed = network.run("nft", "list", "tables")
     if listed.returncode != 0:
         return [f"nftables does not work here ({listed.stderr.strip()}): load the kernel module nf_tables"]
     if "table ip kube-proxy" in listed.stdout and "table ip tulle" not in listed.stdout:
-        return ["another cluster's kube-proxy keeps the nftables table 'ip kube-proxy' on this machine: stop that cluster first"]
+        return [
+            "another cluster's kube-proxy keeps the nftables table 'ip kube-proxy' on this machine: stop that cluster "
+            "first"
+        ]
     return []

@@ -1,4 +1,4 @@
-"""Starts the members in order, restarts what ends, and records their ids; ends when told to, members first to last reversed."""
+"""Starts the members in order, restarts what ends, records their ids, and stops them in the reverse order."""
 
 import contextlib
 import ctypes
@@ -28,7 +28,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def birth(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks: with the id it names one process for ever, even if ids come again."""
+    """When a process began, in the kernel's ticks: with the id it names one process, even if ids come again."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -187,7 +187,8 @@ class Keeper:
 
 
 def _die_with_parent() -> None:
-    # A keeper that is killed takes its members along, and the next one starts from a known state; shims are not members.
+    # A keeper that is killed takes its members along, and the next one starts from a known state; shims are not
+    # members.
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

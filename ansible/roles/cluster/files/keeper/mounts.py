@@ -1,7 +1,8 @@
 """A mount namespace of the cluster's own: what it mounts is seen by nobody else and goes when its last process goes.
 
-Kubernetes' programs insist on folders such as /var/lib/kubelet and /run/containerd. In this namespace those are binds of
-folders under the state folder, so that a container engine or a kubelet that the machine already has is never touched.
+Kubernetes' programs insist on folders such as /var/lib/kubelet and /run/containerd. In this namespace those are binds
+of folders under the state folder, so that a container engine or a kubelet that the machine already has is never
+touched.
 """
 
 import ctypes

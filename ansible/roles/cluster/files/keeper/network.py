@@ -91,7 +91,7 @@ def remove(settings: Settings) -> None:
 
 
 def remove_host_ports(settings: Settings) -> None:
-    """The port-mapping plugin's chains: those that lead into our pods' subnet, and the shared ones if nobody else is left."""
+    """The port-mapping plugin's chains: those that lead to our pods, and the shared ones if nobody else is left."""
     prefix = settings.gateway.rpartition(".")[0] + "."
     saved = nat_rules()
     ours = {line.split()[1] for line in saved if line.startswith("-A CNI-DN-") and f"--to-destination {prefix}" in line}

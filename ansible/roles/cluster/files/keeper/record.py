@@ -1,4 +1,4 @@
-"""What the cluster found and what it made on the machine, outside of the state folder: one file, written before the deed.
+"""What the cluster found and what it made outside of the state folder: one file, written before the deed.
 
 Killed in between, the record names a thing too many, never one too few; removing what is not there does no harm.
 """

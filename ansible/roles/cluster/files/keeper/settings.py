@@ -13,7 +13,7 @@ PROBE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Member:
-    """A long-running process, and how to see that it serves: `unix:PATH`, `tcp:HOST:PORT`, an address, or not at all."""
+    """A long-running process, and how it is seen to serve: `unix:PATH`, `tcp:HOST:PORT`, an address, or not at all."""
 
     name: str
     argv: tuple[str, ...]
@@ -32,7 +32,7 @@ class Member:
                 socket.create_connection((host, int(port)), PROBE_SECONDS).close()
             elif kind in ("http", "https"):
                 context = ssl.create_default_context(cafile=self.authority) if self.authority else None
-                with urlopen(self.ready, timeout=PROBE_SECONDS, context=context):
+                with urlopen(self.ready, timeout=PROBE_SECONDS, context=context):  # noqa: S310 (the scheme is known)
                     pass
         except (OSError, ValueError):
             return False
