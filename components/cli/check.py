@@ -13,7 +13,7 @@ from components.cli import exposition, judge
 from components.cli.access import Access
 from components.cli.judge import Finding
 from components.cli.options import Globals, mesh_options
-from components.cli.output import output_option, print_json
+from components.cli.output import output_option, parse_seconds, print_json
 from components.cli.prometheus import Prometheus, is_ready
 from components.cli.target import find_target
 from components.cli.workloads import is_live, is_meshed
@@ -197,7 +197,7 @@ def _by_pod(prometheus: Prometheus, family: str) -> dict[tuple[str, str], float]
 
 
 @click.command()
-@click.option("--wait", type=click.FloatRange(min=0), default=0, metavar="SECONDS", help="Try again until all is well.")
+@click.option("--wait", default="0s", callback=parse_seconds, metavar="TIME", help="Try again until all is well.")
 @output_option
 @mesh_options
 def check(options: Globals, wait: float, output: str) -> None:

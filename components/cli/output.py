@@ -1,6 +1,7 @@
 """How commands print: a table for people, JSON for programs. No command's figures are computed here."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -42,6 +43,14 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], right
 def cell(value: object) -> str:
     """A value in a table; nothing measured is a dash."""
     return "-" if value is None or value == "" else str(value)
+
+
+def parse_seconds(_: click.Context, __: click.Parameter, value: str) -> float:
+    """A length of time as options take it: a number of seconds, or `90s`, `5m`, `1h`."""
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]+)?)(s|m|h|)", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is not a length of time such as 90s, 5m or 1h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def percent(share: float | None) -> str | None:

@@ -1,12 +1,13 @@
 """`tulle stat`: the figures of workloads, from the mesh's Prometheus."""
 
 import re
+import time
 
 import click
 
 from components.cli.access import Access
 from components.cli.options import Globals, mesh_options
-from components.cli.output import output_option, percent, print_json, print_table
+from components.cli.output import output_option, parse_seconds, percent, print_json, print_table
 from components.cli.prometheus import Prometheus
 from components.cli.queries import KINDS, Row, rows_of, stat_queries, vectors_by_key
 from components.cli.target import find_target
@@ -27,6 +28,9 @@ HEADINGS = (
     "READ_B/S",
     "WRITE_B/S",
 )
+
+
+WAIT_PAUSE = 2.0
 
 
 def collect(
@@ -66,10 +70,24 @@ def check_window(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the workloads.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Workloads of all namespaces.")
 @click.option("-w", "--window", default="1m", show_default=True, callback=check_window, help="Time to average over.")
+@click.option(
+    "--wait",
+    default="0s",
+    callback=parse_seconds,
+    metavar="TIME",
+    help="Wait for figures of a whole window with traffic.",
+)
 @output_option
 @mesh_options
 def stat(
-    options: Globals, resource: str, name: str | None, namespace: str, all_namespaces: bool, window: str, output: str
+    options: Globals,
+    resource: str,
+    name: str | None,
+    namespace: str,
+    all_namespaces: bool,
+    window: str,
+    wait: float,
+    output: str,
 ) -> None:
     """Success rate, requests/s, latency and mTLS share per workload.
 
@@ -79,9 +97,13 @@ def stat(
     access = Access(find_target(options.kubeconfig, options.context))
     prometheus = Prometheus(access, options.mesh_namespace)
     scope = None if all_namespaces else namespace
-    rows = collect(access, prometheus, options.mesh_namespace, kind, scope, window)
-    if wanted is not None:
-        rows = [row for row in rows if row.name == wanted]
+    deadline = time.monotonic() + wait
+    while True:
+        rows = collect(access, prometheus, options.mesh_namespace, kind, scope, window)
+        rows = [row for row in rows if wanted in (None, row.name)]
+        if is_settled(rows) or time.monotonic() >= deadline:
+            break
+        time.sleep(WAIT_PAUSE)
     if output == "json":
         print_json([row.as_dict() for row in rows])
     else:
@@ -89,6 +111,12 @@ def stat(
     if not rows:
         what = f"{kind} {wanted}" if wanted else f"{kind} with a meshed pod"
         raise click.ClickException(f"no {what} in {'any namespace' if all_namespaces else f'namespace {namespace}'}")
+
+
+def is_settled(rows: list[Row]) -> bool:
+    """Whether there is traffic, and what a start leaves behind (a failure, an unknown latency) is out of the window."""
+    busy = [row for row in rows if row.rps > 0]
+    return bool(busy) and all(row.success_rate == 1 and row.latency_ms_p99 is not None for row in busy)
 
 
 def table_row(row: Row) -> tuple[object, ...]:

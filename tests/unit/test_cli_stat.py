@@ -7,10 +7,10 @@ from typing import Any
 import click
 import pytest
 
-from components.cli.output import duration, percent
+from components.cli.output import duration, parse_seconds, percent
 from components.cli.prometheus import decode
 from components.cli.queries import rows_of, stat_queries, vectors_by_key
-from components.cli.stat import parse_resource, table_row
+from components.cli.stat import is_settled, parse_resource, table_row
 from components.cli.workloads import names_of_kind, owner_of
 from components.deploy.errors import ClusterError
 
@@ -181,3 +181,21 @@ def test_durations_in_two_units(seconds: float, text: str) -> None:
 def test_the_table_shows_dashes_units_and_percentages() -> None:
     (row,) = rows_of("deployment", [WEB], figures(responses=200.0, successes=200.0, p50=1.5, p99=12.3))
     assert table_row(row)[:8] == ("demo", "web", "100.00%", "200.0", "1.5ms", None, "12ms", None)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("90s", 90), ("1.5m", 90), ("2h", 7200)])
+def test_lengths_of_time_as_options_take_them(text: str, seconds: float) -> None:
+    assert parse_seconds(None, None, text) == seconds  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["", "s", "1d", "-1s", "1 s", "9999999"])
+def test_other_lengths_of_time_are_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="length of time"):
+        parse_seconds(None, None, text)  # type: ignore[arg-type]
+
+
+def test_figures_are_settled_with_traffic_and_without_failures() -> None:
+    quiet = rows_of("deployment", [WEB], figures())
+    failing = rows_of("deployment", [WEB], figures(responses=9.0, successes=8.0, p99=1.0))
+    good = rows_of("deployment", [WEB], figures(responses=9.0, successes=9.0, p99=1.0))
+    assert [is_settled(rows) for rows in ([], quiet, failing, good, quiet + good)] == [False, False, False, True, True]
