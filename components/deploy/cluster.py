@@ -29,6 +29,7 @@ REQUEST_TIMEOUT: Final = 40.0
 RESTART_PATIENCE: Final = 30.0
 """Seconds for which an API server that did answer may be away: one that restarts must not end a deployment."""
 RETRIED_STATUS: Final = frozenset({429, 503, 504})
+WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"})
 APPLY: Final = "application/apply-patch+yaml"
 
 
@@ -86,7 +87,9 @@ class Cluster:
 
     def delete(self, ref: Ref, uid: str = "") -> bool:
         """Ask for deletion (of the object with this UID only, if given); False if it is not there."""
-        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
+        # In the foreground a workload is gone only when its pods are; other kinds would wait for the collector in vain.
+        policy = "Foreground" if ref.kind in WORKLOADS else "Background"
+        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
         if uid:
             options["preconditions"] = {"uid": uid}
         try:

@@ -5,6 +5,7 @@ Everything is imported once and then forked, since starting Python with Pulumi c
 and two programs cannot run in one process at the same time.
 """
 
+import itertools
 import json
 import os
 import sys
@@ -17,6 +18,17 @@ from components.deploy.cluster import Cluster
 from proxy.api import labels
 from tests.iac.tiny import Killer, Tiny, target, unique
 
+THINGS: Final = (
+    "Namespace {0}",
+    "TrustAnchor/anchor",
+    "Issuer/issuer",
+    "ConfigMap {0}/settings",
+    "Secret {0}/password",
+    "ConfigMap {0}/extra",
+)
+"""What the small project consists of, as the display calls it."""
+UP: Final = tuple(itertools.product(THINGS, ("intended", "applied", "recorded")))
+DOWN: Final = tuple(itertools.product(THINGS, ("deleting", "forgotten")))
 AT_ONCE: Final = 3
 """Stacks that are tried at the same time."""
 ALL: Final = 7
@@ -45,19 +57,21 @@ def forked(action: Callable[[], Any]) -> tuple[int, Any]:
     return (os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0), json.loads(text) if text else None
 
 
-def killed(tiny: Tiny, verb: str, at: int) -> list[str]:
-    """Where a deployment was killed; nothing if it came to its end before that boundary."""
+def killed(tiny: Tiny, verb: str, boundary: tuple[str, str]) -> bool:
+    """Whether a deployment came to this boundary and was killed there."""
     where = tiny.root / f"{verb}.killed"
-    killer = Killer(at, where)
+    label, point = boundary
+    killer = Killer(label.format(tiny.name), point, where)
     signal, _ = forked(lambda: (tiny.up if verb == "up" else tiny.down)(killer).tally.as_json())
-    found: list[str] = json.loads(where.read_text()) if signal == 9 else []
-    return found
+    return signal == 9 and where.is_file()
 
 
-def try_boundary(root: Path, at: int) -> dict[str, Any]:
-    """Kill an `up` at this boundary, finish it, look; then the same with `down`."""
-    tiny = Tiny.create(root / str(at), unique())
-    found: dict[str, Any] = {"problems": {}, "up": killed(tiny, "up", at)}
+def try_boundary(root: Path, number: int) -> dict[str, Any]:
+    """Kill an `up` at a boundary, finish it, look; then the same with `down`."""
+    tiny = Tiny.create(root / str(number), unique())
+    found: dict[str, Any] = {"boundary": UP[number], "problems": {}}
+    if not killed(tiny, "up", UP[number]):
+        found["problems"]["up"] = "not killed"
     forked(lambda: tiny.up().tally.as_json())
     api = Cluster(target())
     live = tiny.live(api)
@@ -71,7 +85,8 @@ def try_boundary(root: Path, at: int) -> dict[str, Any]:
         found["problems"]["secrets"] = secrets
     if again["summary"]["same"] != len(again["steps"]):
         found["problems"]["second up"] = again["summary"]
-    found["down"] = killed(tiny, "down", at)
+    if number < len(DOWN) and not killed(tiny, "down", DOWN[number]):
+        found["problems"]["down"] = f"not killed at {DOWN[number]}"
     forked(lambda: tiny.down().tally.as_json())
     if left := tiny.live(api):
         found["problems"]["after down"] = sorted(left)
@@ -91,23 +106,24 @@ def warm() -> None:
 
 
 def main() -> None:
-    """Boundary after boundary, until an `up` comes to its end; prints what was found as JSON."""
+    """Boundary after boundary; prints what was found as JSON."""
     root, results = Path(sys.argv[1]), []
     warm()
-    while not results or results[-1]["up"]:
-        begun = len(results) + 1
+    for batch in range(0, len(UP), AT_ONCE):
         workers = []
-        for at in range(begun, begun + AT_ONCE):
+        for number in range(batch, min(batch + AT_ONCE, len(UP))):
             child = os.fork()
             if child == 0:
                 try:
-                    (root / f"{at}.json").write_text(json.dumps(try_boundary(root, at)))
+                    (root / f"{number}.json").write_text(json.dumps(try_boundary(root, number)))
+                except BaseException:
+                    traceback.print_exc()
                 finally:
                     os._exit(0)
-            workers.append((at, child))
-        for at, child in workers:
+            workers.append((number, child))
+        for number, child in workers:
             os.waitpid(child, 0)
-            results.append(json.loads((root / f"{at}.json").read_text()))
+            results.append(json.loads((root / f"{number}.json").read_text()))
     print(json.dumps(results))
 
 

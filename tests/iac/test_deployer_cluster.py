@@ -3,6 +3,10 @@
 import base64
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +20,7 @@ from components.deploy.ledger import Ledger
 from components.deploy.refs import Ref
 from components.deploy.steps import Action
 from proxy.api import labels
+from tests.iac.kit import ROOT
 from tests.iac.tiny import Tiny, target, unique
 
 pytestmark = pytest.mark.e2e
@@ -188,8 +193,6 @@ def test_protected_things_and_what_they_stand_on_are_kept(tiny: Tiny, cluster: C
 
 
 def test_an_image_that_cannot_be_pulled_is_reported_promptly(tiny: Tiny) -> None:
-    import time
-
     begun = time.monotonic()
     with pytest.raises(NotReadyError) as caught:
         tiny.up(image="localhost/tulle/does-not-exist:0")
@@ -199,6 +202,25 @@ def test_an_image_that_cannot_be_pulled_is_reported_promptly(tiny: Tiny) -> None
     assert "does-not-exist" in text
     assert "Image" in text
     assert "make push REGISTRY" in text
+
+
+def test_ctrl_c_ends_the_wait_and_keeps_what_is_recorded(tiny: Tiny, cluster: Cluster) -> None:
+    command = [sys.executable, "-m", "components.cli.main", "up", "--stack", "t", "--cwd", str(tiny.root), "--yes"]
+    command += ["--context", target().context, "--kubeconfig", target().kubeconfig]
+    command += ["-c", f"namespace={tiny.name}", "-c", "image=localhost/tulle/does-not-exist:0"]
+    running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wanted = Ref("apps/v1", "Deployment", tiny.name, "app")
+    deadline = time.monotonic() + 60
+    while (cluster.get(wanted) is None or len(tiny.live(cluster)) < 7) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    running.send_signal(signal.SIGINT)
+    _, errors = running.communicate(timeout=30)
+    assert running.returncode == 130, errors
+    assert "stopped; what is applied is recorded" in errors
+    assert "Traceback" not in errors
+    entries = (cluster.get(tiny.inventory) or {})["data"]["entries"]
+    assert '"name": "app"' in entries
+    assert len(tiny.live(cluster)) == 7
 
 
 def test_the_other_deployer_is_refused(tiny: Tiny, cluster: Cluster) -> None:

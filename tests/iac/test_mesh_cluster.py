@@ -3,8 +3,10 @@ be.
 """
 
 import base64
+import datetime
 import json
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from components.deploy.resource import OwnerProvider
 from components.injector import resource as injector
 from components.injector.resource import InjectionProbe
 from components.settings import IMAGES
+from components.trust import authority
+from components.trust.resource import IssuerProvider
 from proxy.api import labels
 from tests.iac.kit import ROOT
 from tests.iac.tiny import target as local
@@ -149,3 +153,29 @@ def test_under_the_cli_the_stack_is_marked_and_the_other_deployers_refused(clust
     finally:
         cli.delete(made.id, props)
     assert cluster.get(inventory.address(name, "t")) is None
+
+
+def test_a_brought_issuer_goes_from_config_to_its_secret_and_nowhere_else(cluster: Cluster) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    anchor = authority.make_anchor("tulle", "cluster.local", now)
+    issuer = authority.make_issuer(anchor, "tulle", "cluster.local", now)
+    namespace = unique()
+    ref = Ref("v1", "Namespace", "", namespace)
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    try:
+        provider = IssuerProvider()
+        provider.configure(ConfigureRequest(Config({"p:trust.issuerKey": issuer.key}, "p")))
+        brought = {"brought": issuer.certificate, "bundle": anchor.certificate, "key_hash": "1"}
+        props = {**WHERE, "namespace": namespace, "trust_domain": "cluster.local", **brought}
+        made = provider.create(props)
+        assert issuer.key.splitlines()[1] not in json.dumps(made.outs)
+        secret = cluster.get(Ref("v1", "Secret", namespace, labels.ISSUER_SECRET))
+        assert secret is not None
+        assert base64.b64decode(secret["data"]["tls.key"]).decode() == issuer.key
+        assert not provider.diff(made.id, dict(made.outs or {}), props).changes
+        assert provider.diff(made.id, dict(made.outs or {}), {**props, "key_hash": "2"}).changes
+        assert issuer.key.splitlines()[1].encode() not in pickle.dumps(provider)
+        provider.delete(made.id, props)
+        assert cluster.get(Ref("v1", "Secret", namespace, labels.ISSUER_SECRET)) is None
+    finally:
+        cluster.delete(ref)

@@ -158,10 +158,10 @@ class Tiny:
 
 
 class Killer:
-    """A reporter that ends its own process, as `kill -9` would, at one boundary."""
+    """A reporter that ends its own process with SIGKILL at one boundary."""
 
-    def __init__(self, at: int, where: Path) -> None:
-        self._left = at
+    def __init__(self, label: str, point: str, where: Path) -> None:
+        self._at = (label, point)
         self._where = where
 
     def began(self, label: str, action: Action) -> None:
@@ -175,7 +175,6 @@ class Killer:
 
     def boundary(self, label: str, point: str) -> None:
         """Die here?"""
-        self._left -= 1
-        if self._left == 0:
+        if (label, point) == self._at:
             self._where.write_text(json.dumps([label, point]))
             os.kill(os.getpid(), signal.SIGKILL)
