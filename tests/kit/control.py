@@ -1,7 +1,8 @@
 """A control plane without Kubernetes, as one process: identity and destination as they are, fed by the kit.
 
-Two things are replaced. Tokens are the kit's own (`kit.<namespace>.<service account>.<pod>`) instead of an API server's; facts about
-Services, slices and Pods come as JSON lines on stdin instead of watches. Each line is answered by one on stdout.
+Two things are replaced. Tokens are the kit's own (`kit.<namespace>.<service account>.<pod>`) instead of an API
+server's; facts about Services, slices and Pods come as JSON lines on stdin instead of watches. Each line is answered by
+one on stdout.
 """
 
 import argparse
@@ -91,7 +92,10 @@ class Facts:
         slices: dict[int, list[EndpointFacts]] = {}
         for each in given["pods"]:
             pod = (each["namespace"], each["name"]) if each.get("name") else None
-            facts = EndpointFacts(each["ip"], True, True, False, pod, each.get("name") or "", "")
+            facts = EndpointFacts(
+                address=each["ip"], ready=True, serving=True, terminating=False, pod=pod,
+                pod_uid=each.get("name") or "", zone="", node="kit",
+            )  # fmt: skip
             slices.setdefault(each["port"], []).append(facts)
         wanted = {(key[0], f"{key[1]}-{port}"): (port, found) for port, found in slices.items()}
         for kind, *slice_key in list(self.known):

@@ -1,4 +1,6 @@
-"""Conversations over a mesh: what the client says, what the application hears, word for word. Also small applications for load."""
+"""Conversations over a mesh: what the client says, what the application hears, word for word. Also small applications
+for load.
+"""
 
 import contextlib
 import itertools
@@ -55,7 +57,9 @@ class Peer:
         fields: dict[str, str] = {}
         for line in lines[1:-2]:
             name, _, value = line.partition(":")
-            fields[name.lower()] = f"{fields[name.lower()]}, {value.strip()}" if name.lower() in fields else value.strip()
+            fields[name.lower()] = (
+                f"{fields[name.lower()]}, {value.strip()}" if name.lower() in fields else value.strip()
+            )
         return lines[0], fields
 
     def exactly(self, size: int) -> bytes:

@@ -1,7 +1,8 @@
-"""Network namespaces of a test: one is a switch, the others hang on it like pods on a node. Sockets made in them by this process.
+"""Network namespaces of a test: one is a switch, the others hang on it like pods on a node. Sockets made in them by
+this process.
 
-Names carry the process id, and only what was made here is removed. Nothing is routed outside: the addresses exist in these
-namespaces alone.
+Names carry the process id, and only what was made here is removed. Nothing is routed outside: the addresses exist in
+these namespaces alone.
 """
 
 import ctypes

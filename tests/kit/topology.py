@@ -1,4 +1,5 @@
-"""A mesh without Kubernetes: pods are network namespaces with the real redirection, the real proxy and the real control plane.
+"""A mesh without Kubernetes: pods are network namespaces with the real redirection, the real proxy and the real control
+plane.
 
     with Mesh() as mesh:
         web = mesh.pod("web")
@@ -6,31 +7,32 @@
         client = mesh.pod("client")
         with web.serve_http(8080), client.connect(("10.96.0.1", 80)) as connection: ...
 
-The test process itself is the application: its sockets are made inside a pod's namespace, and, as it is not uid 2102, redirected.
+The test process itself is the application: its sockets are made inside a pod's namespace, and, as it is not uid 2102,
+redirected.
 """
 
+import contextlib
 import http.client
 import itertools
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final, Self
 
-from components.trust.authority import KeyPair, make_anchor, make_issuer
 from prometheus_client.parser import text_string_to_metric_families
+
+from components.trust.authority import KeyPair, make_anchor, make_issuer
 from proxy.api import labels, names
 from tests.kit.control import DOMAIN, make_token
 from tests.kit.netns import Namespace, Switch
-from tests.kit.waiting import until
 
 ROOT: Final = Path(__file__).parent.parent.parent
 READY_SECONDS: Final = 20.0
@@ -312,8 +314,9 @@ class Mesh:
     def _send(self, fact: dict[str, Any]) -> None:
         pipe: IO[bytes] | None = self.control.stdin if self.control is not None else None
         assert pipe is not None
-        pipe.write(json.dumps(fact).encode() + b"\n")
-        pipe.flush()
+        with contextlib.suppress(BrokenPipeError):
+            pipe.write(json.dumps(fact).encode() + b"\n")
+            pipe.flush()
         self._answered()
 
     def _answered(self) -> None:
@@ -369,21 +372,21 @@ class Mesh:
         if ready:
             pod.proxy.wait_ready()
 
-    def service(self, name: str, port: int, pods: list[Pod], *, target: int = 0, opaque: str | None = None) -> tuple[str, int]:
+    def service(
+        self, name: str, port: int, pods: list[Pod], *, target: int = 0, opaque: str | None = None
+    ) -> tuple[str, int]:
         """A Service over pods of namespace demo; returns its address."""
         key = f"service {name}"
         ip = self.facts[key]["service"]["ip"] if key in self.facts else f"{SERVICES}.{next(self.vips)}"
-        self.tell(
-            key, {"service": {"namespace": "demo", "name": name, "ip": ip, "port": port, "opaque": opaque}}
-        )
+        self.tell(key, {"service": {"namespace": "demo", "name": name, "ip": ip, "port": port, "opaque": opaque}})
         self.endpoints(name, pods, target or port)
         return ip, port
 
     def endpoints(self, name: str, pods: list[Pod], target: int, extra: tuple[tuple[str, int], ...] = ()) -> None:
         """Which pods stand behind a Service now; `extra` are addresses without a pod."""
-        behind = [
-            {"namespace": pod.kube_namespace, "name": pod.name, "ip": pod.ip, "port": target} for pod in pods
-        ] + [{"namespace": "demo", "name": "", "ip": ip, "port": port} for ip, port in extra]
+        behind = [{"namespace": pod.kube_namespace, "name": pod.name, "ip": pod.ip, "port": target} for pod in pods] + [
+            {"namespace": "demo", "name": "", "ip": ip, "port": port} for ip, port in extra
+        ]
         self.tell(f"endpoints {name}", {"endpoints": {"namespace": "demo", "service": name, "pods": behind}})
 
     def forget(self, pod: Pod) -> None:

@@ -111,6 +111,7 @@ def test_an_endpoint_that_is_removed_finishes_what_it_has(mesh: Mesh, client: Po
     name = f"line-{line.port}"
     with App(trio[0], line.port) as other:
         mesh.endpoints(name, [trio[0]], line.port)
+        time.sleep(0.5)  # until then a request may still go where nobody answers it
         until("the new endpoint", lambda: client.get(line.address).body == b"api-0", 5)
         app.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlast")
         assert caller.answer().body == b"last"
