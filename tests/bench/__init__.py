@@ -1,1 +1,1 @@
-"""`python -m tests.bench`: Tulle beside Envoy, in the same topology and run, in alternating rounds. No test stands here."""
+"""`python -m tests.bench`: Tulle beside Envoy, same topology and run, alternating. No test stands here."""

@@ -67,9 +67,8 @@ def read_wrk(text: str) -> Load:
 def run_wrk(enter: list[str], url: str, seconds: float, connections: int, *headers: str) -> Load:
     """One run of wrk inside a namespace, on the load's core."""
     fields = [part for header in headers for part in ("-H", header)]
-    command = [
-        *enter, "taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", *fields, url
-    ]  # fmt: skip
+    wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", *fields, url]
+    command = [*enter, "taskset", "-c", LOAD_CORE, *wrk]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
     if done.returncode:
         raise RuntimeError(f"wrk: {done.stdout}{done.stderr}")

@@ -76,9 +76,7 @@ def tcp_throughput(side: Side, seconds: float) -> Figures:
 
     command = ["taskset", "-c", LOAD_CORE, sys.executable, "-c", BLAST, side.tcp[0], str(side.tcp[1]), f"{seconds:g}"]
     before = cost(side)
-    done = subprocess.run(
-        side.caller.namespace.command(*command), capture_output=True, text=True, timeout=seconds + 60
-    )
+    done = subprocess.run(side.caller.namespace.command(*command), capture_output=True, text=True, timeout=seconds + 60)
     spent = cost(side) - before
     if done.returncode:
         raise UnfitError(f"{side.name}: {done.stderr}")

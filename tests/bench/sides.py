@@ -84,7 +84,10 @@ def tulle(mesh: Mesh, runtime: Runtime, children: list[subprocess.Popen[bytes]])
 
     def pod(name: str) -> Pod:
         return mesh.pod(
-            name, command=runtime.command(mesh.folder), opaque=str(TCP_PORT), **settings_for(runtime, mesh, "demo", name)
+            name,
+            command=runtime.command(mesh.folder),
+            opaque=str(TCP_PORT),
+            settings=settings_for(runtime, mesh, "demo", name),
         )
 
     called, caller = pod("tulle-web"), pod("tulle-client")

@@ -338,9 +338,11 @@ class Mesh:
         ready: bool = True,
         command: list[str] | None = None,
         redirect: tuple[str, ...] = (),
-        **environ: str,
+        settings: Mapping[str, str] | None = None,
+        **more: str,
     ) -> Pod:
-        """A pod; `environ` are proxy settings without their prefix."""
+        """A pod; `settings` and `more` are proxy settings without their prefix."""
+        environ = {**(settings or {}), **more}
         pod = Pod(self, name, namespace, account or name, meshed)
         self.pods.append(pod)
         pod_labels = {"namespace": namespace, "pod": name, "serviceaccount": pod.account, "deployment": name}

@@ -61,7 +61,9 @@ def test_an_endpoint_that_refuses_connections_is_passed_over(mesh: Mesh, client:
     assert client.proxy.metric("outbound_tcp_errors_total", error="connect error", **where) >= 1
 
 
-def test_a_post_that_may_have_been_seen_is_not_sent_twice(mesh: Mesh, client: Pod, lines: Callable[..., Line], web: Pod) -> None:
+def test_a_post_that_may_have_been_seen_is_not_sent_twice(
+    mesh: Mesh, client: Pod, lines: Callable[..., Line], web: Pod
+) -> None:
     line = lines(client, web)
     caller = line.open()
     caller.send("POST /pay HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\n\r\nok")
@@ -69,9 +71,8 @@ def test_a_post_that_may_have_been_seen_is_not_sent_twice(mesh: Mesh, client: Po
     app.head()
     app.exactly(2)
     app.close()
-    first, fields = caller.head()
+    first, _ = caller.head()
     assert first.startswith("HTTP/1.1 502")
-    assert fields["l5d-proxy-error"] if "l5d-proxy-error" in fields else True
     assert line.no_connection()
 
 
@@ -102,7 +103,9 @@ def test_a_waiting_request_goes_out_as_soon_as_there_is_an_endpoint(mesh: Mesh, 
         assert time.monotonic() - begun < 0.5
 
 
-def test_an_endpoint_that_is_removed_finishes_what_it_has(mesh: Mesh, client: Pod, lines: Callable[..., Line], web: Pod, trio: list[Pod]) -> None:
+def test_an_endpoint_that_is_removed_finishes_what_it_has(
+    mesh: Mesh, client: Pod, lines: Callable[..., Line], web: Pod, trio: list[Pod]
+) -> None:
     line = lines(client, web)
     caller = line.open()
     caller.send("GET /slow HTTP/1.1\r\nHost: web\r\n\r\n")
@@ -141,7 +144,9 @@ def test_a_wanted_identity_is_insisted_on(client: Pod, mesh: Mesh, web: Pod) -> 
     address = mesh.service("wanted", 80, [web], target=8086)
     with App(web, 8086) as app:
         assert client.get(address, l5d_require_id=web.identity).status == 200
-        assert client.get(address, l5d_require_id="other.demo.serviceaccount.identity.tulle.cluster.local").status == 502
+        assert (
+            client.get(address, l5d_require_id="other.demo.serviceaccount.identity.tulle.cluster.local").status == 502
+        )
         assert app.answered == 1
 
 

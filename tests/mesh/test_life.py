@@ -22,7 +22,7 @@ PORT = 8080
 def pair(own_mesh: Mesh) -> tuple[Pod, Pod]:
     """A caller and a called pod whose certificates live about a second."""
     short = {"IDENTITY_MIN_REFRESH": "200ms", "IDENTITY_MAX_REFRESH": "1s"}
-    return own_mesh.pod("caller", **short), own_mesh.pod("called", **short)
+    return own_mesh.pod("caller", settings=short), own_mesh.pod("called", settings=short)
 
 
 @pytest.fixture
@@ -65,7 +65,9 @@ def test_the_anchor_changes_live(own_mesh: Mesh, pair: tuple[Pod, Pod]) -> None:
         bundle.write_text(both)
 
         def trusts_both() -> bool:
-            return all(each.proxy.log.count("trust bundle loaded") >= 2 for each in (caller, called, own_mesh.control_pod))
+            return all(
+                each.proxy.log.count("trust bundle loaded") >= 2 for each in (caller, called, own_mesh.control_pod)
+            )
 
         until("the new bundle", trusts_both, 30)
         issuer = make_issuer(anchor, labels.MESH_NAMESPACE, DOMAIN, now)

@@ -1,4 +1,4 @@
-"""The six default inbound policies, for callers with and without identity, inside and outside the cluster's networks; probes."""
+"""The six default inbound policies, with and without identity, inside and outside the cluster's networks; probes."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -39,9 +39,7 @@ def policed(request: pytest.FixtureRequest, mesh: Mesh) -> Iterator[tuple[Case, 
     """A pod under a policy, with an application."""
     case, far = request.param
     name = f"{case.policy}-{'far' if far else 'near'}"
-    pod = mesh.pod(
-        name, INBOUND_DEFAULT_POLICY=case.policy, CLUSTER_NETWORKS="192.168.0.0/16" if far else "10.0.0.0/8"
-    )
+    pod = mesh.pod(name, INBOUND_DEFAULT_POLICY=case.policy, CLUSTER_NETWORKS="192.168.0.0/16" if far else "10.0.0.0/8")
     address = mesh.service(name, 80, [pod], target=PORT)
     with App(pod, PORT):
         yield case, far, pod, address
@@ -108,7 +106,9 @@ def test_probes_of_the_kubelet_need_no_identity(mesh: Mesh, outsider: Pod, clien
 def test_identity_is_spoofed_by_nobody(lines: Callable[..., Line], outsider: Pod, web: Pod) -> None:
     line = lines(outsider, web, direct=True)
     caller = line.open()
-    caller.send("GET / HTTP/1.1\r\nHost: web\r\nl5d-client-id: admin.demo.serviceaccount.identity.tulle.cluster.local\r\n\r\n")
+    caller.send(
+        "GET / HTTP/1.1\r\nHost: web\r\nl5d-client-id: admin.demo.serviceaccount.identity.tulle.cluster.local\r\n\r\n"
+    )
     _, fields = line.accept().head()
     assert "l5d-client-id" not in fields
 

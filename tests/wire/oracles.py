@@ -1,4 +1,4 @@
-"""Other people's HTTP/1 readers, brought to one shape: a list of messages, or Rejected. And what our own codec says, in that shape."""
+"""Other people's HTTP/1 readers, brought to one shape: a list of messages, or Rejected; our own codec beside them."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final

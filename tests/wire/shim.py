@@ -1,14 +1,13 @@
 """Builds the shim through which Python reaches the HTTP/1 codec, once for each version of either."""
 
 import hashlib
+import importlib
 import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import proxy.wire.http1  # the shim takes its functions from this module at import
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCE = Path(__file__).with_name("http1_shim.pyx")
@@ -25,7 +24,7 @@ setup(name="shim", ext_modules=cythonize([extension], build_dir=folder, include_
 
 def load() -> Callable[..., list[tuple[Any, ...]]]:
     """The shim's `read`."""
-    assert proxy.wire.http1.__file__ is not None
+    importlib.import_module("proxy.wire.http1")  # the shim takes its functions from there
     # Built in a folder of its own: setuptools would take the tree's pyproject.toml for the shim's.
     digest = hashlib.sha256()
     for path in (SOURCE, *sorted((ROOT / "proxy" / "wire").glob("*.pxd"))):
