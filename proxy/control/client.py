@@ -72,6 +72,10 @@ class ControlClient:
         """
         return self._is_heard and self._connection is not None and self._connection.is_usable
 
+    async def answers(self) -> bool:
+        """Whether the service can be asked now; finds out, where nothing has been heard for a while."""
+        return self.is_connected and self._connection is not None and await self._connection.answers()
+
     async def unary(self, path: str, message: bytes, timeout: float) -> bytes:
         """One message for one message; raises CallError, DEADLINE_EXCEEDED after `timeout` seconds."""
         try:

@@ -20,6 +20,8 @@ MAX_PING_INTERVAL: Final = 320.0
 way.
 """
 ENHANCE_YOUR_CALM: Final = 11
+FRESH: Final = 5.0
+"""Seconds for which anything heard proves the peer alive; our servers bear no two pings in less."""
 
 
 class Transport(Protocol):
@@ -136,8 +138,8 @@ class Connection:
     """A client session bound to one transport."""
 
     __slots__ = (
-        "_authority", "_calls", "_ended", "_heard", "_is_going_away", "_loop", "_opened", "_ping_interval", "_session",
-        "_timer", "_transport", "reason",
+        "_authority", "_calls", "_ended", "_heard_at", "_is_going_away", "_loop", "_opened", "_ping_interval",
+        "_pinged_at", "_session", "_sign", "_timer", "_transport", "reason",
     )  # fmt: skip
 
     def __init__(self, authority: str, ping_interval: float = PING_INTERVAL) -> None:
@@ -149,7 +151,9 @@ class Connection:
         self._is_going_away = False
         self._ping_interval = ping_interval
         self._timer: asyncio.TimerHandle | None = None
-        self._heard = False
+        self._heard_at = 0.0
+        self._pinged_at = 0.0
+        self._sign: asyncio.Future[None] | None = None
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._ended = False
         self.reason = ""
@@ -183,6 +187,18 @@ class Connection:
         if self._timer is None and not self._ended:
             self._timer = self._loop.call_later(self._ping_interval, self._ping)
         return call
+
+    async def answers(self) -> bool:
+        """Whether the peer shows itself alive: heard a moment ago, or in answer to a ping sent now."""
+        if self._calls and self.is_usable and self._loop.time() - self._heard_at >= FRESH:
+            if self._pinged_at <= self._heard_at:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._ping()
+            if self._sign is None:
+                self._sign = self._loop.create_future()
+            await asyncio.shield(self._sign)
+        return self.is_usable
 
     def close(self) -> None:
         """End everything now."""
@@ -222,7 +238,8 @@ class Connection:
         """Bytes from the peer."""
         if self._ended:
             return
-        self._heard = True
+        self._heard_at = self._loop.time()
+        self._show_sign()
         try:
             events = self._session.receive_data(data)
         except http2.HTTP2Error as error:
@@ -298,7 +315,7 @@ class Connection:
         self._timer = None
         if self._ended or not self._calls:
             return
-        self._heard = False
+        self._pinged_at = self._loop.time()
         self._session.ping()
         self._flush()
         self._timer = self._loop.call_later(PING_TIMEOUT, self._listen)
@@ -308,7 +325,7 @@ class Connection:
         self._timer = None
         if self._ended:
             return
-        if not self._heard:
+        if self._heard_at < self._pinged_at:
             self._end(f"no sign of life for {PING_TIMEOUT:.0f} s")
             return
         if self._calls:
@@ -319,6 +336,7 @@ class Connection:
             return
         self.reason = self.reason or reason
         self._ended = True
+        self._show_sign()
         if not self._opened.done():
             self._opened.set_exception(ConnectionError(self.reason))
             # Nobody need be waiting: an exception that is never asked for would be reported by the loop.
@@ -332,6 +350,11 @@ class Connection:
         calls, self._calls = self._calls, {}
         for call in calls.values():
             call.finish(grpc.Status(grpc.UNAVAILABLE, self.reason))
+
+    def _show_sign(self) -> None:
+        if self._sign is not None and not self._sign.done():
+            self._sign.set_result(None)
+        self._sign = None
 
     def statistics(self) -> dict[str, object]:
         """For the admin page and tests."""

@@ -30,6 +30,8 @@ class StreamClient(Protocol):
     @property
     def is_connected(self) -> bool: ...
 
+    async def answers(self) -> bool: ...
+
     def stream(self, path: str, message: bytes) -> AsyncGenerator[bytes, None]: ...
 
 
@@ -155,6 +157,10 @@ class Destination:
     def is_connected(self) -> bool:
         """Whether the control plane can be asked now: what is given up while it cannot is not had back."""
         return self._client.is_connected
+
+    async def answers(self) -> bool:
+        """The same, made sure of: a node that has vanished does not say so, and what is dropped then is lost."""
+        return await self._client.answers()
 
     def watch(self, address: str, consumer: Consumer) -> Watch:
         """Watch an original destination (`10.96.0.10:80`, `[fd00::10]:80`) until the watch is closed."""

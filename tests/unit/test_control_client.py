@@ -382,6 +382,45 @@ async def test_a_peer_that_stops_answering_is_given_up(
     silent.close()
 
 
+async def test_whether_it_answers_is_found_out(
+    make_client: Callable[..., ControlClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.control.connection.FRESH", 0.1)
+    monkeypatch.setattr("proxy.control.connection.PING_TIMEOUT", 0.3)
+    is_mute = False
+
+    async def first_then_silence(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.sleep(60)
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        onward = await asyncio.open_connection("127.0.0.1", port)
+
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                if not is_mute:
+                    sink.write(data)
+            sink.close()
+
+        await asyncio.gather(copy(reader, onward[1]), copy(onward[0], writer))
+
+    async with server(stream=first_then_silence) as (_, port):
+        between = await asyncio.start_server(relay, "127.0.0.1", 0)
+        client = make_client(between.sockets[0].getsockname()[1])
+        assert not await client.answers()
+        stream = client.stream("/t.S/Watch", b"")
+        await anext(stream)
+        assert await client.answers()
+        await asyncio.sleep(0.2)
+        assert all(await asyncio.gather(client.answers(), client.answers()))
+        is_mute = True
+        await asyncio.sleep(0.2)
+        assert await asyncio.wait_for(client.answers(), 2) is False
+        with pytest.raises(framing.CallError, match="no sign of life"):
+            await anext(stream)
+        between.close()
+
+
 async def test_a_peer_that_answers_pings_is_kept(make_client: Callable[..., ControlClient]) -> None:
     async def quiet(request: bytes, context: Any) -> bytes:
         await asyncio.sleep(0.6)

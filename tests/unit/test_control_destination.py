@@ -34,6 +34,9 @@ class Script:
 
     is_connected = True
 
+    async def answers(self) -> bool:
+        return True
+
     def __init__(self) -> None:
         self.streams: list[asyncio.Queue[bytes | Exception | None]] = []
         self.requests: list[tuple[str, api.WatchRequest]] = []
