@@ -163,6 +163,8 @@ class ComponentArgs(TypedDict):
     """The mesh's settings."""
     namespace: pulumi.Input[str]
     """The mesh namespace, once it exists."""
+    after: list[pulumi.Resource]
+    """What must exist before its pods start: a component's own depends_on does not reach its children."""
 
 
 class MeshedNamespaceArgs(TypedDict):

@@ -12,7 +12,7 @@ import pulumi
 import pulumi.runtime.config as stack_config
 import pulumi_kubernetes as k8s
 
-from components.args import MeshArgs
+from components.args import ComponentArgs, MeshArgs
 from components.demo.resource import Demo
 from components.deploy.errors import DeployError
 from components.deploy.resource import StackOwner
@@ -50,12 +50,13 @@ class ControlPlane(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("tulle:index:ControlPlane", name, {}, opts)
-        # Pods of the control plane mount the issuer and the bundle, and proxies of the others need identity.
-        trusting = pulumi.ResourceOptions(parent=self, depends_on=[authority])
-        identity = Identity(f"{name}-identity", {"mesh": mesh, "namespace": namespace}, trusting)
-        certified = pulumi.ResourceOptions(parent=self, depends_on=[authority, identity])
-        Destination(f"{name}-destination", {"mesh": mesh, "namespace": namespace}, certified)
-        self.injector = Injector(f"{name}-injector", {"mesh": mesh, "namespace": namespace}, certified)
+        # Pods of the control plane mount the issuer and the bundle; a mount that fails is tried again ever more seldom.
+        args: ComponentArgs = {"mesh": mesh, "namespace": namespace, "after": [authority]}
+        child = pulumi.ResourceOptions(parent=self)
+        # All three start at once: their proxies ask for certificates until identity is there to give them.
+        Identity(f"{name}-identity", args, child)
+        Destination(f"{name}-destination", args, child)
+        self.injector = Injector(f"{name}-injector", args, child)
         self.register_outputs({})
 
 
@@ -100,8 +101,8 @@ class Mesh(pulumi.ComponentResource):
         control_plane = ControlPlane(f"{name}-control-plane", args, mesh_namespace, authority, child)
         self.prometheus_url = pulumi.Output.from_input(args["telemetry"]["url"])
         if args["telemetry"]["enabled"] and not args["telemetry"]["url"]:
-            meshed = pulumi.ResourceOptions(parent=self, depends_on=[control_plane])
-            prometheus = Prometheus(f"{name}-prometheus", {"mesh": args, "namespace": mesh_namespace}, meshed)
+            meshed: ComponentArgs = {"mesh": args, "namespace": mesh_namespace, "after": [authority]}
+            prometheus = Prometheus(f"{name}-prometheus", meshed, child)
             self.prometheus_url = prometheus.url
         for namespace in args["meshed_namespaces"]:
             MeshedNamespace(f"{name}-{namespace}", {"namespace": namespace}, owned)

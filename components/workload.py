@@ -55,6 +55,8 @@ class WorkloadArgs(TypedDict):
     """The mesh's settings."""
     namespace: pulumi.Input[str]
     """The mesh namespace, once it exists."""
+    after: list[pulumi.Resource]
+    """What must exist before its pods start."""
     component: str
     """Its name, which is also its service account's and so part of its identity."""
     image: str
@@ -188,7 +190,7 @@ class ControlWorkload(pulumi.ComponentResource):
                 # Already in Kubernetes' own spelling, which the SDK passes on as it is.
                 "template": cast(k8s.core.v1.PodTemplateSpecArgsDict, pod_template(args, replicas)),
             },
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[account, *grants]),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[account, *grants, *args["after"]]),
         )
         self.generation = deployment.metadata.apply(lambda m: (m.generation if m is not None else None) or 0)
         self.register_outputs({"generation": self.generation})

@@ -20,8 +20,9 @@ class ClusterError(DeployError):
 
     @property
     def namespace_absent(self) -> bool:
-        """Whether the object's namespace does not exist (yet)."""
-        return self.status == 404 and "namespaces " in self.problem
+        """Whether the object's namespace does not exist yet, or is on its way out from an earlier `down`."""
+        absent = self.status == 404 and "namespaces " in self.problem
+        return absent or (self.status == 403 and "being terminated" in self.problem)
 
     @property
     def kind_absent(self) -> bool:

@@ -77,7 +77,8 @@ class Project:
             values[self._full(key)] = self._checked(short, value, path.name)
         for key, text in overrides.items():
             short = self._short(key)
-            values[self._full(key)] = self._checked(short, self._parsed(short, text), f"-c {short}={text}")
+            shown = "[secret]" if self.schema.get(short, {}).get("secret") else text
+            values[self._full(key)] = self._checked(short, self._parsed(short, text), f"-c {short}={shown}")
         missing = [
             key for key, declared in self.schema.items() if "default" not in declared and "value" not in declared
         ]

@@ -25,6 +25,7 @@ class Destination(pulumi.ComponentResource):
             {
                 "mesh": mesh,
                 "namespace": args["namespace"],
+                "after": args["after"],
                 "component": "destination",
                 "image": mesh["images"]["control"],
                 "command": [

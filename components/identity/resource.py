@@ -26,6 +26,7 @@ class Identity(pulumi.ComponentResource):
             {
                 "mesh": mesh,
                 "namespace": args["namespace"],
+                "after": args["after"],
                 "component": "identity",
                 "image": mesh["images"]["control"],
                 "command": [

@@ -52,6 +52,7 @@ class Injector(pulumi.ComponentResource):
             {
                 "mesh": mesh,
                 "namespace": args["namespace"],
+                "after": [*args["after"], config_map],
                 "component": "injector",
                 "image": mesh["images"]["control"],
                 "command": [
@@ -75,7 +76,7 @@ class Injector(pulumi.ComponentResource):
                 "volumes": [{"name": "config", "configMap": {"name": CONFIG_MAP}}],
                 "mounts": [{"name": "config", "mountPath": CONFIG_DIR, "readOnly": True}],
             },
-            pulumi.ResourceOptions(parent=self, depends_on=[config_map]),
+            pulumi.ResourceOptions(parent=self),
         )
         exempt = ["kube-system", names["mesh_namespace"], names["trust_namespace"]]
         # After the Deployment is ready: a webhook with failurePolicy Fail and nobody behind it stops its namespaces.

@@ -34,6 +34,7 @@ class Prometheus(pulumi.ComponentResource):
             {
                 "mesh": mesh,
                 "namespace": args["namespace"],
+                "after": [*args["after"], config_map],
                 "component": "prometheus",
                 "image": mesh["images"]["prometheus"],
                 "command": [
@@ -66,7 +67,7 @@ class Prometheus(pulumi.ComponentResource):
                 "inbound_policy": "cluster-unauthenticated",
                 "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "2Gi"}},
             },
-            pulumi.ResourceOptions(parent=self, depends_on=[config_map]),
+            pulumi.ResourceOptions(parent=self),
         )
         self.url = pulumi.Output.from_input(f"http://prometheus.{names['mesh_namespace']}:{PORT}")
         self.register_outputs({"url": self.url})

@@ -169,6 +169,14 @@ def test_webhooks_are_declared_after_the_injector(local: Graph) -> None:
     assert any(urn.endswith("injector-deployment") for urn in declared.depends)
 
 
+@pytest.mark.parametrize("component", ["identity", "destination", "injector", "prometheus"])
+def test_control_plane_pods_start_after_issuer_and_bundle(local: Graph, component: str) -> None:
+    waits = local.one("Deployment", component).depends
+    for needed in ("tulle-authority-issuer", "tulle-authority-bundle"):
+        assert any(urn.endswith(f"::{needed}") for urn in waits), needed
+    assert any(urn.endswith("-account") for urn in waits)
+
+
 def test_production_has_three_of_each_apart_and_a_budget(prod: Graph) -> None:
     for component in ("identity", "destination", "injector"):
         spec = prod.one("Deployment", component).inputs["spec"]

@@ -127,7 +127,7 @@ class Tiny:
 
     def plan(self, **config: str) -> Tally:
         """Plan."""
-        deployment = self.deployment(**config)
+        deployment = self.deployment(None, False, **config)
         try:
             return deployment.plan()
         finally:
