@@ -1,0 +1,90 @@
+"""What the collection's tests share: loading scripts that are no package, running playbooks, and sandboxes.
+
+A sandbox is a network namespace, and for the node role a copy-on-write image of the machine too: what a playbook does in
+it is gone when it ends.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).parents[2]
+COLLECTION: Final = ROOT / "ansible"
+BIN: Final = Path(sys.executable).parent
+PLAYBOOK_SECONDS: Final = 280.0
+
+
+def load(path: str, name: str = "") -> ModuleType:
+    """A script below `ansible/`, as a module; one that imports its neighbours finds them."""
+    file = COLLECTION / path
+    spec = importlib.util.spec_from_file_location(name or f"tulle_ansible_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.parent))
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(file.parent))
+    return module
+
+
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "ANSIBLE_CONFIG": str(COLLECTION / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **more}
+
+
+def playbook(
+    name: str | Path, *arguments: str, before: tuple[str, ...] = (), **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the collection, or one of the test's own, behind an optional command such as `unshare`."""
+    path = name if isinstance(name, Path) else COLLECTION / "playbooks" / name
+    command = [*before, str(BIN / "ansible-playbook"), str(path), *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=PLAYBOOK_SECONDS, check=False
+    )
+
+
+def module(name: str, arguments: dict[str, Any], *options: str) -> dict[str, Any]:
+    """Run one module of the collection as Ansible does, and return its result."""
+    command = [str(BIN / "ansible"), "localhost", "-m", f"tulle.mesh.{name}", "-a", json.dumps(arguments), *options]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(ANSIBLE_LOAD_CALLBACK_PLUGINS="1", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.oneline"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    _, _, answer = done.stdout.partition("=> ")
+    assert answer, done.stdout + done.stderr
+    parsed: dict[str, Any] = json.loads(answer)
+    return parsed
+
+
+def changed(done: subprocess.CompletedProcess[str]) -> int:
+    """How many tasks of a playbook changed something, from its recap."""
+    recap = next(line for line in done.stdout.splitlines() if line.startswith("localhost ") and "changed=" in line)
+    return int(recap.split("changed=")[1].split()[0])
+
+
+def message(done: subprocess.CompletedProcess[str]) -> str:
+    """All that a playbook said, with line breaks of its own making taken out."""
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def may_sandbox() -> str:
+    """Why no sandbox can be made here; empty where one can."""
+    if os.geteuid() != 0:
+        return "sandboxes need root"
+    if shutil.which("unshare") is None:
+        return "sandboxes need util-linux"
+    done = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False)
+    return "" if done.returncode == 0 else "this machine makes no namespaces"
