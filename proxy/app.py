@@ -66,7 +66,7 @@ class Proxy:
             version=VERSION,
         )
         dial_destination = dialer(reactor, contexts, self.bundle, settings.destination_svc_name)
-        discovery = Destination(
+        self.discovery = Destination(
             ControlClient(settings.destination_svc_addr, dial=dial_destination, resolve=resolve, log=log),
             namespace=settings.pod_namespace,
             pod=settings.pod_name,
@@ -78,7 +78,7 @@ class Proxy:
             address.port
             for address in (*settings.inbound_listen_addr, *settings.outbound_listen_addr, *settings.admin_listen_addr)
         } | {labels.TAP_PORT}
-        self.destinations = Destinations(reactor, contexts, settings, registry, log, discovery)
+        self.destinations = Destinations(reactor, contexts, settings, registry, log, self.discovery)
         self.outbound = Outbound(reactor, self.destinations, settings, registry, log, own_ports)
         self.inbound = Inbound(reactor, contexts, settings, registry, log, own_ports)
         self.admin = AdminInbound(
@@ -167,7 +167,9 @@ class Proxy:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             self.registry.drop_idle(time.monotonic_ns(), int(self.settings.metrics_retain_idle * 1e9))
-            self.destinations.drop_idle(self.settings.discovery_idle_timeout)
+            # What is given up while the control plane is away would not be had back: first hear that it is there.
+            if await self.discovery.answers():
+                self.destinations.drop_idle(self.settings.discovery_idle_timeout)
 
 
 async def serve(settings: Settings, log: Log) -> None:

@@ -63,7 +63,13 @@ cdef class AdminDispatcher(Dispatcher):
         if isinstance(response.body, bytes):
             (<HTTP1Server>exchange.downstream).respond(response.status, response.headers, response.body)
         else:
-            asyncio.get_running_loop().create_task(gather(exchange.downstream, response))
+            task = asyncio.get_running_loop().create_task(gather(exchange.downstream, response))
+            GATHERING.add(task)
+            task.add_done_callback(GATHERING.discard)
+
+
+GATHERING = set()
+"""Answers being made: the loop itself holds its tasks only weakly."""
 
 
 async def gather(HTTP1Server server, response):

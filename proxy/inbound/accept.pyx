@@ -22,6 +22,7 @@ from proxy.telemetry.counters cimport RequestSeries, TCPSeries
 from proxy.tls.contexts cimport TLSContexts
 from proxy.wire cimport http1, sniff
 
+from proxy.api.names import InvalidNameError, parse_dns_name
 from proxy.inbound.authorize import Authorization, ClientInfo, Unauthorized, authorize
 from proxy.tls.contexts import ALPN_HTTP1, ALPN_OPAQUE
 
@@ -250,6 +251,15 @@ cdef class InboundConnection(Detected):
         cdef str alpn = self.transport.alpn
         cdef DetectHTTP detect
         if self.transport.peer_identity is not None:
+            try:
+                parse_dns_name(
+                    self.transport.peer_identity, self.inbound.settings.mesh_namespace,
+                    self.inbound.settings.trust_domain,
+                )
+            except InvalidNameError as error:
+                # A good chain is not enough: with a company's CA as anchor, every certificate of the company has one.
+                self.inbound.refuse(self.transport, self.port, "identity_foreign", error)
+                return
             self.tls_labels = (("tls", "true"), ("client_id", self.transport.peer_identity))
         else:
             self.tls_labels = (("tls", "true"), ("client_id", ""))
@@ -281,6 +291,12 @@ cdef class InboundConnection(Detected):
 
     cdef void pass_through(self, str name):
         """TLS that is not ours to end: the bytes go on untouched, and are counted under their SNI."""
+        if self.port.address.port == INBOUND_PORT:
+            # Passed on to its original destination it would come back here, for ever.
+            self.inbound.refuse(
+                self.transport, self.port, "gateway loop", "TLS for another name was sent to the inbound port"
+            )
+            return
         names = self.inbound.server_names
         if len(names) < MAX_SERVER_NAMES:
             names.add(name)

@@ -1,0 +1,46 @@
+"""`make check`: every static check, one after the other, each with its time. Exits with 1 if any found something."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+BUDGET: Final = 120.0
+"""Seconds for all of them: more, and people stop running it."""
+BIN: Final = Path(sys.executable).parent
+SHELL_FILES: Final = (".ci/run", "ansible/files/packages.sh")
+
+CHECKS: Final = (
+    ("ruff", ["ruff", "check", "--quiet", "."]),
+    ("mypy", ["mypy", "--no-error-summary"]),
+    ("import-linter", ["lint-imports", "--no-cache"]),
+    ("cython-lint", ["cython-lint", "proxy"]),
+    ("yamllint", ["yamllint", "--strict", "-c", "ansible/.yamllint", "ansible", "Pulumi.yaml", "Pulumi.local.yaml"]),
+    ("ansible-lint", ["ansible-lint", "--offline", "--quiet", "--profile", "production", "ansible"]),
+    ("shellcheck", ["shellcheck", *SHELL_FILES]),
+    ("architecture", ["python", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", "tests/test_architecture.py"]),
+)
+"""Name and command of each check; commands come from the environment's own bin folder."""
+
+
+def main() -> int:
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "NO_COLOR": "1"}
+    failed = []
+    began = time.monotonic()
+    for name, command in CHECKS:
+        started = time.monotonic()
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        verdict = "ok" if run.returncode == 0 else "FAILED"
+        print(f"check: {name:<14} {verdict:<7} {time.monotonic() - started:5.1f} s", flush=True)
+        if run.returncode != 0:
+            failed.append(name)
+            print(run.stdout + run.stderr)
+    total = time.monotonic() - began
+    print(f"check: {'all' if not failed else 'failed: ' + ', '.join(failed)} in {total:.0f} s of {BUDGET:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
