@@ -58,7 +58,7 @@ class TrustArgs(TypedDict):
     issuer_key: str
     """PEM of a brought issuer's key, or empty; read here only to be checked, it never becomes a resource's input."""
     bundle: str
-    """PEM of the anchors behind a brought issuer, or empty."""
+    """PEM of the anchors behind a brought issuer, or of further ones beside the stack's own; or empty."""
 
 
 class ProxyArgs(TypedDict):

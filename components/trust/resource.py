@@ -186,7 +186,9 @@ class CertificateAuthority(pulumi.ComponentResource):
             props = {**common, "namespace": args["trust_namespace"], "mesh_namespace": names["mesh_namespace"]}
             protected = pulumi.ResourceOptions(parent=self, protect=trust["protect"])
             anchor = TrustAnchor(f"{name}-anchor", props, protected)
-            self.bundle = anchor.certificate
+            # Further anchors are how one is changed with no restart: trust both, change the issuer, then drop the old one.
+            further = check_further(trust["bundle"])
+            self.bundle = anchor.certificate.apply(lambda certificate: certificate + further)
             issuer |= {"bundle": anchor.certificate, "anchor_namespace": args["trust_namespace"]}
         made = Issuer(f"{name}-issuer", issuer, child)
         self.issuer_not_after = made.not_after
@@ -202,6 +204,19 @@ class CertificateAuthority(pulumi.ComponentResource):
             opts=child,
         )
         self.register_outputs({"bundle": self.bundle, "issuerNotAfter": self.issuer_not_after})
+
+
+def check_further(bundle: str) -> str:
+    """Anchors to trust beside the stack's own, as they are appended to it; refuses what holds none."""
+    from components.trust.authority import AuthorityError, load_bundle
+
+    if not bundle.strip():
+        return ""
+    try:
+        load_bundle(bundle)
+    except AuthorityError as error:
+        raise pulumi.RunError(str(error)) from None
+    return bundle.strip() + "\n"
 
 
 def check_brought(certificate: str, key: str, bundle: str) -> None:

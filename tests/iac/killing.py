@@ -29,7 +29,7 @@ THINGS: Final = (
 """What the small project consists of, as the display calls it."""
 UP: Final = tuple(itertools.product(THINGS, ("intended", "applied", "recorded")))
 DOWN: Final = tuple(itertools.product(THINGS, ("deleting", "forgotten")))
-AT_ONCE: Final = 3
+AT_ONCE: Final = 6
 """Stacks that are tried at the same time."""
 ALL: Final = 7
 """Objects of a complete stack, its namespace and inventory among them."""

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from components.trust import authority
 from components.trust.authority import AuthorityError, KeyPair
-from tests.iac.kit import mesh_graph
+from tests.iac.kit import CERTIFICATE, mesh_graph
 
 NOW = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 YEAR = datetime.timedelta(days=365)
@@ -93,7 +93,7 @@ def test_keys_of_another_kind_are_refused(anchor: KeyPair, issuer: KeyPair) -> N
         refused(KeyPair(issuer.certificate, pem), anchor.certificate, "P-256")
 
 
-def test_a_brought_issuer_reaches_the_stack_without_its_key(tmp_path: object) -> None:
+def test_a_brought_issuer_reaches_the_stack_without_its_key() -> None:
     now = datetime.datetime.now(datetime.UTC)
     anchor = authority.make_anchor("tulle", "cluster.local", now)
     issuer = authority.make_issuer(anchor, "tulle", "cluster.local", now)
@@ -109,6 +109,13 @@ def test_a_brought_issuer_reaches_the_stack_without_its_key(tmp_path: object) ->
     body = issuer.key.splitlines()[1]
     assert not [each.name for each in graph.resources if body in str(each.raw)]
     assert graph.one("ConfigMap", "tulle-trust-bundle").inputs["data"]["ca-bundle.crt"] == anchor.certificate
+
+
+def test_further_anchors_are_trusted_beside_the_stacks_own(anchor: KeyPair) -> None:
+    bundle = mesh_graph("local", trust_bundle=anchor.certificate).one("ConfigMap", "tulle-trust-bundle")
+    assert bundle.inputs["data"]["ca-bundle.crt"] == CERTIFICATE + anchor.certificate
+    with pytest.raises(pulumi.RunError, match=r"trust.bundle holds no PEM certificates"):
+        mesh_graph("local", trust_bundle="nonsense")
 
 
 def test_an_expired_brought_issuer_stops_the_program() -> None:
