@@ -186,7 +186,7 @@ class CertificateAuthority(pulumi.ComponentResource):
             props = {**common, "namespace": args["trust_namespace"], "mesh_namespace": names["mesh_namespace"]}
             protected = pulumi.ResourceOptions(parent=self, protect=trust["protect"])
             anchor = TrustAnchor(f"{name}-anchor", props, protected)
-            # Further anchors are how one is changed with no restart: trust both, change the issuer, then drop the old one.
+            # Further anchors are how one is changed with no restart: trust both, change the issuer, drop the old one.
             further = check_further(trust["bundle"])
             self.bundle = anchor.certificate.apply(lambda certificate: certificate + further)
             issuer |= {"bundle": anchor.certificate, "anchor_namespace": args["trust_namespace"]}
