@@ -24,6 +24,16 @@ from tests.iac.kit import ROOT
 from tests.iac.tiny import Tiny, target, unique
 
 pytestmark = pytest.mark.e2e
+PATCH = '''
+import pulumi
+import pulumi_kubernetes as k8s
+
+config, cluster = pulumi.Config(), pulumi.Config("kubernetes")
+where = {"kubeconfig": cluster.require("kubeconfig"), "context": cluster.require("context")}
+options = pulumi.ResourceOptions(provider=k8s.Provider("tiny", enable_server_side_apply=True, **where))
+metadata = {"name": "theirs", "namespace": config.require("namespace")}
+k8s.core.v1.ConfigMapPatch("patch", metadata=metadata, data={"b": "ours"}, opts=options)
+'''
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +184,22 @@ def test_what_others_made_is_not_taken_unasked(tiny: Tiny, cluster: Cluster) -> 
     adopted = cluster.get(Ref("v1", "ConfigMap", tiny.name, "extra"))
     assert adopted is not None
     assert adopted["data"] == {"a": "b", "x": "y"}
+
+
+def test_a_patch_adds_fields_to_what_others_own_and_takes_them_back(tiny: Tiny, cluster: Cluster) -> None:
+    ref = Ref("v1", "ConfigMap", tiny.name, "theirs")
+    metadata = {"name": "theirs", "namespace": tiny.name}
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": tiny.name}})
+    (tiny.root / "__main__.py").write_text(PATCH)
+    with pytest.raises(DeployError, match=r"ConfigMap .*/theirs does not exist, so it cannot be patched"):
+        tiny.up()
+    cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "theirs"}})
+    tiny.up()
+    assert (cluster.get(ref) or {})["data"] == {"a": "theirs", "b": "ours"}
+    assert tiny.up().tally.quiet
+    tiny.down()
+    assert (cluster.get(ref) or {})["data"] == {"a": "theirs"}
+    cluster.delete(Ref("v1", "Namespace", "", tiny.name))
 
 
 def test_protected_things_and_what_they_stand_on_are_kept(tiny: Tiny, cluster: Cluster) -> None:
