@@ -112,7 +112,8 @@ class Proxy:
         return [*self.registry.families(), *identity, *process.families(VERSION)]
 
     async def run(self) -> None:
-        """Serve until SIGTERM, then drain. Application ports open with the first certificate; the backlog holds until then."""
+        """Serve until SIGTERM, then drain. Application ports open with the first certificate; the backlog holds until
+        then."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.set)
@@ -143,7 +144,8 @@ class Proxy:
         self.log.info("ready", identity=self.settings.identity.dns_name)
 
     async def drain(self) -> None:
-        """Finish what is in hand. Outbound goes on accepting meanwhile: an application that is ending may still call."""
+        """Finish what is in hand. Outbound goes on accepting meanwhile: an application that is ending may still
+        call."""
         self.log.info("draining", inbound=len(self.inbound.connections), outbound=len(self.outbound.connections))
         for listener in self.inbound_listeners:
             listener.close()

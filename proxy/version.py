@@ -1,4 +1,5 @@
-"""The version this tree builds, known without reading package metadata at start. A test compares it with pyproject.toml."""
+"""The version this tree builds, known without reading package metadata at start. A test compares it with
+pyproject.toml."""
 
 from typing import Final
 

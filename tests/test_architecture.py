@@ -19,7 +19,7 @@ SOURCES: Final = ("proxy", "components", "policies", "tests", "ansible")
 SOFT_LINES: Final = 400
 HARD_LINES: Final = 600
 LONG: Final[dict[str, str]] = {
-    "proxy/inbound/accept.pyx": "the inbound path in one reading: each step is a small class that hands over to the next",
+    "proxy/inbound/accept.pyx": "the inbound path in one reading: each step a small class that hands over to the next",
     "proxy/io/transport.pyx": "plain and TLS halves of one state machine over one descriptor",
     "proxy/stack/http1_server.pyx": "one connection's requests, in order, with all the ways in which they end",
     "proxy/wire/http1.pyx": "one codec: head, framing and chunks share their tables and their scratch space",

@@ -1,1 +1,2 @@
-"""The contract between data plane, control plane and stack: messages, names, labels. No I/O, importable by every layer."""
+"""The contract between data plane, control plane and stack: messages, names, labels. No I/O, importable by every
+layer."""

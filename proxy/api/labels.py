@@ -1,6 +1,7 @@
 """Annotations, labels, ports and well-known names shared by the data plane, the control plane and the stack.
 
-Only constants. The `linkerd.io` names are the contract users already have in their manifests (Linkerd, `pkg/k8s/labels.go`).
+Only constants. The `linkerd.io` names are the contract users already have in their manifests (Linkerd,
+`pkg/k8s/labels.go`).
 """
 
 from typing import Final
@@ -35,7 +36,8 @@ TOKEN_FILE: Final = "token"
 MESH_NAMESPACE: Final = "tulle"
 TRUST_NAMESPACE: Final = "tulle-trust"
 ISSUER_SECRET: Final = "tulle-issuer"
-"""Secret (kubernetes.io/tls) in the mesh namespace, readable by identity alone: `tls.crt` chain, `tls.key`, `ca.crt`."""
+"""Secret (kubernetes.io/tls) in the mesh namespace, readable by identity alone: `tls.crt` chain, `tls.key`,
+`ca.crt`."""
 ANCHOR_SECRET: Final = "tulle-trust-anchor"
 """Secret in the trust namespace: the anchor's `tls.crt` and `tls.key`; no workload may read it."""
 

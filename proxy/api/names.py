@@ -1,6 +1,7 @@
 """Identity names: pure. What a workload is called on the wire, and where that name is written down.
 
-The form is Linkerd's (`<sa>.<ns>.serviceaccount.identity.<mesh-ns>.<trust-domain>`), so that dashboards and policies carry over;
+The form is Linkerd's (`<sa>.<ns>.serviceaccount.identity.<mesh-ns>.<trust-domain>`), so that dashboards and policies
+carry over;
 the SPIFFE ID beside it follows the SPIFFE-ID standard, section 2.
 """
 
@@ -42,7 +43,8 @@ class WorkloadIdentity:
 def workload_identity(
     service_account: str, namespace: str, mesh_namespace: str, trust_domain: str
 ) -> WorkloadIdentity:
-    """Build an identity from its parts; raises InvalidNameError for an empty part or a name no certificate can carry."""
+    """Build an identity from its parts; raises InvalidNameError for an empty part or a name no certificate can
+    carry."""
     for field, value in (
         ("service account", service_account),
         ("namespace", namespace),

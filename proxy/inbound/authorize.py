@@ -1,6 +1,7 @@
 """The default inbound policies. Pure: who may connect, decided from what is known of the client.
 
-The six names and what they mean are Linkerd's (`config.linkerd.io/default-inbound-policy`); they are set at injection and enforced with
+The six names and what they mean are Linkerd's (`config.linkerd.io/default-inbound-policy`); they are set at injection
+and enforced with
 no controller. Loopback is always let in, because it is the pod itself.
 """
 

@@ -1,4 +1,5 @@
 """What a request passes through between its connections: exchange, balancing, queueing, failfast, retry.
 
-Compiled and shared by `proxy.inbound` and `proxy.outbound`, which decide where requests go and what they are counted as.
+Compiled and shared by `proxy.inbound` and `proxy.outbound`, which decide where requests go and what they are counted
+as.
 """

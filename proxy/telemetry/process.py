@@ -1,4 +1,5 @@
-"""What /metrics says of the process itself, read from /proc at each scrape (names as in Prometheus's client libraries)."""
+"""What /metrics says of the process itself, read from /proc at each scrape (names as in Prometheus's client
+libraries)."""
 
 import os
 import resource

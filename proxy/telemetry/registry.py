@@ -1,6 +1,7 @@
 """Every series of the process, by family, and how they are shown. Pure: times are arguments.
 
-The families, labels and buckets are Linkerd's older generation (request_total, response_total, response_latency_ms, tcp_*), because
+The families, labels and buckets are Linkerd's older generation (request_total, response_total, response_latency_ms,
+tcp_*), because
 that is what its users' dashboards read.
 """
 
@@ -40,7 +41,8 @@ class Registry:
         self.events.add(family, labels)
 
     def drop_idle(self, now_ns: int, retain_ns: int) -> int:
-        """Forget series that nothing touched for `retain_ns`; returns how many. Open connections and known endpoints keep theirs."""
+        """Forget series that nothing touched for `retain_ns`; returns how many. Open connections and known endpoints
+        keep theirs."""
         dropped = 0
         for table in (self.requests, self.connections):
             for labels, series in list(table.series.items()):
@@ -60,7 +62,8 @@ class Registry:
         )
         yield Family("response_total", "counter", "Responses, at the end of their streams.", self._responses())
         yield Family(
-            "response_latency_ms", "histogram", "Milliseconds from request to first byte of the body.", self._latencies()
+            "response_latency_ms", "histogram", "Milliseconds from request to first byte of the body.",
+            self._latencies()
         )
         for name, kind, sentence, field in (
             ("tcp_open_total", "counter", "Connections opened.", "opened"),
@@ -74,7 +77,7 @@ class Registry:
             "counter",
             "Connections closed, by errno where they failed.",
             (
-                (s.labels + ((("errno", reason),) if reason else ()), count)
+                ((*s.labels, *((("errno", reason),) if reason else ())), count)
                 for s in list(connections.values())
                 for reason, count in list(s.closed.items())
             ),
@@ -100,6 +103,6 @@ class Registry:
         for series in list(self.requests.series.values()):
             for response in list(series.by_status.values()):
                 yield (
-                    series.labels + (("status_code", str(response.status)),),
+                    (*series.labels, ("status_code", str(response.status))),
                     Histogram(LATENCY_BOUNDS_MS, response.counts(), response.latency_sum_ms),
                 )
