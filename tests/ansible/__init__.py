@@ -1,1 +1,1 @@
-"""Tests of the collection in `ansible/`: its plain Python by import, its playbooks by running them where nobody sees."""
+"""Tests of the collection in `ansible/`: its plain Python by import, its playbooks by running them in sandboxes."""

@@ -1,7 +1,6 @@
 """What the collection's tests share: loading scripts that are no package, running playbooks, and sandboxes.
 
-A sandbox is a network namespace, and for the node role a copy-on-write image of the machine too: what a playbook does in
-it is gone when it ends.
+A sandbox is a network namespace with folders of its own: what a playbook does in it is gone when it ends.
 """
 
 import importlib.util
@@ -47,7 +46,13 @@ def playbook(
     path = name if isinstance(name, Path) else COLLECTION / "playbooks" / name
     command = [*before, str(BIN / "ansible-playbook"), str(path), *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=PLAYBOOK_SECONDS, check=False
+        command,
+        cwd=ROOT,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=PLAYBOOK_SECONDS,
+        check=False,
     )
 
 

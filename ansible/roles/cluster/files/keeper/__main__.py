@@ -30,8 +30,11 @@ STOP_SECONDS = 20.0
 
 
 def up(settings: Settings) -> int:
-    """Have the members run, unless something is in the way; says whether it started them, and what is in the way."""
+    """Have the members run with the settings of now; says whether it started them, or what is in the way."""
     running = members.keeper_of(settings) is not None
+    if running and members.running_digest(settings) != members.digest(settings):
+        members.stop(settings, STOP_SECONDS)
+        running = False
     problems = [] if running else checks.problems(settings)
     print(json.dumps({"started": not running and not problems, "problems": problems}))
     if problems:

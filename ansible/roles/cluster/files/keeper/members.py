@@ -55,9 +55,14 @@ def keeper_of(settings: Settings) -> int | None:
 
 
 def digest(settings: Settings) -> str:
-    """What the members are started with; a keeper that runs with another digest has to be started again."""
-    argv = json.dumps([one.argv for one in settings.members])
-    return hashlib.sha256(argv.encode()).hexdigest()[:12]
+    """What the members are started with: their settings, certificates and programs, as they are in the state folder."""
+    whole = hashlib.sha256(settings.path.read_bytes())
+    for path in sorted((*settings.path.parent.rglob("*"), *(settings.state / "pki").glob("*.crt"))):
+        if path.is_file():
+            whole.update(f"{path}\0".encode() + path.read_bytes())
+    programs = settings.state / "bin"
+    whole.update(os.readlink(programs).encode() if programs.is_symlink() else b"")
+    return whole.hexdigest()[:12]
 
 
 def running_digest(settings: Settings) -> str:
@@ -121,16 +126,21 @@ class Keeper:
         log = self.settings.logs / f"{one.member.name}.log"
         if log.exists() and log.stat().st_size > LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
-        with open(log, "ab") as output:
-            one.process = subprocess.Popen(
-                one.member.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,
-            )
         one.started = time.monotonic()
+        with open(log, "ab") as output:
+            try:
+                one.process = subprocess.Popen(
+                    one.member.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent,
+                )
+            except OSError as error:
+                # A program that is not there, say: the others run on, and this one is tried again as any that ends.
+                output.write(f"keeper: {error}\n".encode())
+                one.process = subprocess.Popen(["false"])
         say(f"{one.member.name} started as {one.process.pid}")
         self._record()
 

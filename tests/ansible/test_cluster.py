@@ -1,0 +1,182 @@
+"""A whole cluster beside the user's: in a network namespace, with folders and a cgroup of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from tests.ansible.kit import COLLECTION, changed, may_sandbox, message, playbook
+from tests.kit.waiting import until
+
+CGROUP: Final = "tulle-tests"
+CACHE: Final = Path(
+    os.environ.get("TULLE_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/root")) / ".cache") / "tulle"
+)
+FLOORS: Final = {"net.ipv4.ip_forward": 1, "net.bridge.bridge-nf-call-iptables": 1}
+"""Settings of the sandbox's own network; the others are the whole machine's, and not this test's to raise."""
+
+
+def why_not() -> str:
+    if may_sandbox():
+        return may_sandbox()
+    if not list(CACHE.glob("kube/*/bin/kubectl")):
+        return "Kubernetes is not built yet; `make up` builds it"
+    return ""
+
+
+pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not() or "runs"), pytest.mark.timeout(600)]
+
+
+class Sandbox:
+    """A network with nothing in it, and a state folder."""
+
+    def __init__(self, folder: Path, holder: int) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.inside = ("nsenter", "--target", str(holder), "--net")
+
+    def run(self, *command: str, check: bool = True) -> str:
+        done = subprocess.run([*self.inside, *command], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def playbook(self, name: str) -> subprocess.CompletedProcess[str]:
+        settings = {
+            "cluster_cgroup": CGROUP,
+            "node_sysctl_floors": FLOORS,
+            "node_sysctl_file": str(self.folder / "sysctl.conf"),
+        }
+        done = playbook(name, "-e", json.dumps(settings), before=self.inside, TULLE_STATE=str(self.state))
+        assert done.returncode == 0, message(done)[-3000:]
+        return done
+
+    def kubectl(self, *arguments: str, check: bool = True) -> str:
+        program = str(self.state / "bin/kubectl")
+        return self.run(program, f"--kubeconfig={self.state}/kubeconfig", *arguments, check=check)
+
+    def pod(self, name: str) -> Any:
+        return json.loads(self.kubectl("get", "pod", name, "--output=json", check=False) or "{}").get("status", {})
+
+    def pid(self, *path: str) -> int:
+        found = json.loads((self.state / "run/pids.json").read_text())
+        for key in path:
+            found = found[key]
+        return int(found["pid"])
+
+    def traces(self) -> dict[str, Any]:
+        """All that a cluster could leave on a machine, outside of its folders."""
+        return {
+            "links": sorted(link["ifname"] for link in json.loads(self.run("ip", "-json", "link"))),
+            "routes": self.run("ip", "route"),
+            "rules": self.run("nft", "list", "ruleset"),
+            "iptables": [
+                line
+                for program in ("iptables-nft-save", "iptables-legacy-save")
+                for line in self.run(program, check=False).splitlines()
+                if line.startswith("-")
+            ],
+            "mounts": [
+                line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.state) in line
+            ],
+            "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{CGROUP}")),
+            "processes": sorted(
+                path.parent.name
+                for path in Path("/proc").glob("[0-9]*/cmdline")
+                if str(self.state).encode() in _read(path)
+            ),
+        }
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with subprocess.Popen(["unshare", "--net", "sleep", "3600"]) as holder:
+        machine = os.readlink("/proc/self/ns/net")
+        until("a network of its own", lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != machine, 10)
+        made = Sandbox(tmp_path, holder.pid)
+        made.run("ip", "link", "set", "lo", "up")
+        try:
+            yield made
+        finally:
+            if (made.state / "config/cluster.json").exists():
+                made.playbook("reset.yml")
+            holder.kill()
+
+
+def manifest(image: str) -> str:
+    """A pod of the sandbox image alone, with a port of the node that leads to it."""
+    container = {
+        "name": "pause",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "ports": [{"containerPort": 80, "hostPort": 18080}],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "one"}}
+    return yaml.safe_dump({**pod, "spec": {"containers": [container], "terminationGracePeriodSeconds": 0}})
+
+
+def test_a_cluster_comes_stays_and_goes_without_a_trace(sandbox: Sandbox) -> None:
+    before = sandbox.traces()
+
+    sandbox.playbook("site.yml")
+    began = time.monotonic()
+    again = sandbox.playbook("site.yml")
+    assert changed(again) == 0, message(again)
+    assert time.monotonic() - began < 60
+
+    image = sandbox.run(
+        *(
+            "ctr",
+            f"--address={sandbox.state}/run/containerd/containerd.sock",
+            "--namespace=k8s.io",
+            "images",
+            "ls",
+            "-q",
+        )
+    ).split()[0]
+    (sandbox.folder / "pod.yaml").write_text(manifest(image))
+    until("a token to run with", lambda: sandbox.kubectl("get", "serviceaccount", "default", check=False) != "", 30)
+    sandbox.kubectl("apply", f"--filename={sandbox.folder}/pod.yaml")
+    until("the pod running", lambda: sandbox.pod("one").get("phase") == "Running", 60)
+
+    # A keeper that is killed takes its members along and leaves the containers; the next one finds them.
+    os.kill(sandbox.pid("keeper"), signal.SIGKILL)
+    container = sandbox.pod("one") or {}
+    sandbox.playbook("site.yml")
+    status = sandbox.pod("one")
+    assert status["containerStatuses"][0]["restartCount"] == 0
+    if container:
+        assert status["containerStatuses"][0]["containerID"] == container["containerStatuses"][0]["containerID"]
+
+    # A member that is killed is back by itself.
+    killed = sandbox.pid("members", "kube-scheduler")
+    os.kill(killed, signal.SIGKILL)
+    until("a new scheduler", lambda: sandbox.pid("members", "kube-scheduler") != killed, 20)
+
+    sandbox.playbook("reset.yml")
+    assert not sandbox.state.exists()
+    assert sandbox.traces() == before
+
+
+def test_the_program_is_named_by_its_sources() -> None:
+    """A change in what is built must not be served by what was built before."""
+    sources = COLLECTION / "roles/cluster/files/kube"
+    named = yaml.safe_load((COLLECTION / "roles/cluster/vars/main.yml").read_text())["cluster_sources"]
+    there = {
+        path.relative_to(sources).as_posix() for path in sources.rglob("*") if path.suffix in (".go", ".mod", ".sum")
+    }
+    assert set(named) == there
