@@ -44,7 +44,7 @@ images: setup ## build the images and load them into the local cluster
 	@$(PLAYBOOK) ansible/playbooks/images.yml
 
 deploy: setup
-	@$(DEPLOY) up $(TARGET) --yes $(if $(CONTEXT),,-c images.refs="$$(tr -d "\n" < build/images.json)")
+	@$(DEPLOY) up $(TARGET) --yes $(if $(CONTEXT),,-c images.refs=@build/images.json)
 
 proof: setup
 	@$(DEPLOY) check $(if $(CONTEXT),--context $(CONTEXT)) --wait 180s

@@ -18,7 +18,7 @@ CHECKS: Final = (
     ("import-linter", ["lint-imports", "--no-cache"]),
     ("cython-lint", ["cython-lint", "proxy"]),
     ("yamllint", ["yamllint", "--strict", "-c", "ansible/.yamllint", "ansible", "Pulumi.yaml", "Pulumi.local.yaml"]),
-    ("ansible-lint", ["ansible-lint", "--offline", "-q", "--profile", "production", "--project-dir", "ansible", "ansible"]),
+    ("ansible-lint", ["ansible-lint", "--offline", "-q", "--profile", "production", "."]),
     ("shellcheck", ["shellcheck", *SHELL_FILES]),
     ("architecture", ["python", "-m", "pytest", "-q", "--no-header", "tests/test_architecture.py"]),
 )
@@ -26,14 +26,15 @@ CHECKS: Final = (
 
 
 def main() -> int:
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "NO_COLOR": "1"}
     # The collection finds its own modules through a link to itself.
-    collections = str(Path("ansible/playbooks/collections").resolve())
-    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": collections, "PATH": f"{BIN}:{os.environ['PATH']}", "NO_COLOR": "1"}
+    environment["ANSIBLE_COLLECTIONS_PATH"] = str(Path("ansible/playbooks/collections").resolve())
     failed = []
     began = time.monotonic()
     for name, command in CHECKS:
         started = time.monotonic()
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        folder = "ansible" if name == "ansible-lint" else "."
+        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         verdict = "ok" if run.returncode == 0 else "FAILED"
         print(f"check: {name:<14} {verdict:<7} {time.monotonic() - started:5.1f} s", flush=True)
         if run.returncode != 0:

@@ -19,8 +19,6 @@ import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from proxy.io.reactor import Reactor
-from proxy.tls.contexts import TLSContexts
 
 from proxy.api import destination_pb2, identity_pb2
 from proxy.control.backoff import Backoff
@@ -30,8 +28,10 @@ from proxy.control.dialing import dialer
 from proxy.control.identity import Identity
 from proxy.control.resolving import resolve
 from proxy.control.trust import TrustBundle
+from proxy.io.reactor import Reactor
 from proxy.settings import Address
 from proxy.telemetry.log import Log
+from proxy.tls.contexts import TLSContexts
 from proxy.wire import grpc as framing
 
 IDENTITY = "identity.tulle.serviceaccount.identity.tulle.cluster.local"
