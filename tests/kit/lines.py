@@ -220,8 +220,8 @@ class App:
                     _, _, held = held.partition(b"\r\n\r\n")
                     if self.delay:
                         time.sleep(self.delay)
-                    connection.sendall(response)
                     self.answered += 1
+                    connection.sendall(response)
         connection.close()
 
 

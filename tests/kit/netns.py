@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 NETWORK: Final = "10.123"
+NETWORK6: Final = "fd12:3"
 CLONE_NEWNET: Final = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
 _numbers = itertools.count(1)
@@ -111,26 +112,30 @@ class Switch:
             "link add br0 type bridge",
             "link set br0 up",
             f"address add {NETWORK}.0.1/16 dev br0",
+            f"address add {NETWORK6}::1/64 dev br0 nodad",
             # A dialled Service address that nothing redirected ends here, at once and loudly.
             "route add unreachable 10.96.0.0/12",
         ):
             ip("-n", self.namespace.name, *command.split())
 
-    def plug(self, namespace: Namespace) -> str:
-        """Give a namespace an interface on the bridge; returns its address."""
+    def plug(self, namespace: Namespace) -> tuple[str, str]:
+        """Give a namespace an interface on the bridge; returns its addresses."""
         number = next(self._hosts)
         address = f"{NETWORK}.{number >> 8}.{number & 255}"
+        address6 = f"{NETWORK6}::{number:x}"
         port = f"p{number}"
         outside = self.namespace.name
         for where, command in (
             (outside, f"link add {port} type veth peer name eth0 netns {namespace.name}"),
             (outside, f"link set {port} master br0 up"),
             (namespace.name, f"address add {address}/16 dev eth0"),
+            (namespace.name, f"address add {address6}/64 dev eth0 nodad"),
             (namespace.name, "link set eth0 up"),
             (namespace.name, f"route add default via {NETWORK}.0.1"),
+            (namespace.name, f"-6 route add default via {NETWORK6}::1"),
         ):
             ip("-n", where, *command.split())
-        return address
+        return address, address6
 
     def close(self) -> None:
         """Remove the bridge and its namespace."""

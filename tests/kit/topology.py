@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from tests.kit.netns import Namespace, Switch
 ROOT: Final = Path(__file__).parent.parent.parent
 READY_SECONDS: Final = 20.0
 SERVICES: Final = "10.96.0"
+CRASHES: Final = {-number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)}
 
 
 class Failed(AssertionError):
@@ -108,6 +110,13 @@ class Proxy:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def complaints(self) -> list[str]:
+        """What no run may leave behind: a crash, or an exception in the log."""
+        code = None if self.process is None else self.process.poll()
+        found = [f"{self.pod.name}: killed by signal {-code}"] if code is not None and code in CRASHES else []
+        marks = ("Traceback", "Exception ignored", "data path failed", "deadline failed")
+        return found + [f"{self.pod.name}: {line}" for line in self.log.splitlines() if any(m in line for m in marks)]
+
     def stop(self, seconds: float = 10) -> int:
         """SIGTERM, and SIGKILL when that is not enough; returns the exit code."""
         if self.process is None:
@@ -167,7 +176,7 @@ class Pod:
         self.folder.mkdir()
         self.folder.chmod(0o755)
         self.namespace = Namespace(name)
-        self.ip = mesh.switch.plug(self.namespace)
+        self.ip, self.ip6 = mesh.switch.plug(self.namespace)
         self.is_meshed = is_meshed
         self.proxy: Any = None
         self.identity = ""
@@ -182,8 +191,8 @@ class Pod:
         control = self.mesh.control_address
         (self.folder / "token").write_text(make_token(self.kube_namespace, self.account, self.name))
         values = {
-            "POD_IPS": self.ip, "POD_NAME": self.name, "POD_NAMESPACE": self.kube_namespace, "NODE_NAME": "kit",
-            "SERVICE_ACCOUNT": self.account,
+            "POD_IPS": f"{self.ip},{self.ip6}", "POD_NAME": self.name, "POD_NAMESPACE": self.kube_namespace,
+            "NODE_NAME": "kit", "SERVICE_ACCOUNT": self.account,
             "IDENTITY_SVC_ADDR": f"{control}:{labels.IDENTITY_PORT}",
             "DESTINATION_SVC_ADDR": f"{control}:{labels.DESTINATION_PORT}",
             "IDENTITY_SVC_NAME": self.mesh.control_identity,
@@ -206,7 +215,7 @@ class Pod:
 
     def listen(self, port: int) -> socket.socket:
         """Where the pod's application listens."""
-        return self.namespace.listen(("0.0.0.0", port))
+        return self.namespace.listen(("::", port))
 
     def get(self, address: tuple[str, int], path: str = "/", **headers: str) -> Answer:
         """One GET on a connection of its own."""
@@ -260,8 +269,15 @@ class Mesh:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        complaints = self.complaints()
         self.close()
+        if kind is None and complaints:
+            raise Failed("proxies complained:\n" + "\n".join(complaints))
+
+    def complaints(self) -> list[str]:
+        """Of all proxies."""
+        return [line for pod in self.pods if pod.proxy is not None for line in pod.proxy.complaints()]
 
     def close(self) -> None:
         """Take everything down, whatever state it is in."""
@@ -347,7 +363,7 @@ class Mesh:
         self.pods.append(pod)
         pod_labels = {"namespace": namespace, "pod": name, "serviceaccount": pod.account, "deployment": name}
         fact = {
-            "namespace": namespace, "name": name, "ips": [pod.ip], "identity": pod.identity, "opaque": opaque,
+            "namespace": namespace, "name": name, "ips": [pod.ip, pod.ip6], "identity": pod.identity, "opaque": opaque,
             "labels": pod_labels,
         }  # fmt: skip
         if opaque is not None:

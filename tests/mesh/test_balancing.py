@@ -140,6 +140,24 @@ def test_a_pod_dialled_by_its_own_address_is_reached_over_mutual_tls(client: Pod
     assert client.proxy.metric("response_total", direction="outbound", **where) == 1
 
 
+def test_an_unmeshed_endpoint_is_called_in_plaintext_and_marked_so(mesh: Mesh, client: Pod, outsider: Pod) -> None:
+    address = mesh.service("plain", 80, [outsider], target=8088)
+    with App(outsider, 8088):
+        assert client.get(address).body == b"outsider"
+    marked = {"tls": "no_identity", "no_tls_reason": "not_provided_by_service_discovery", "dst_pod": "outsider"}
+    assert client.proxy.metric("response_total", direction="outbound", target_port="8088", **marked) == 1
+
+
+def test_ipv6_is_redirected_balanced_and_secured_alike(client: Pod, outsider: Pod, web: Pod) -> None:
+    with App(web, 8089):
+        assert client.get((web.ip6, 8089)).status == 200
+        assert outsider.get((web.ip6, 8089)).status == 200
+    target = {"target_addr": f"[{web.ip6}]:8089"}
+    assert client.proxy.metric("response_total", direction="outbound", server_id=web.identity, **target) == 1
+    assert web.proxy.metric("response_total", direction="inbound", client_id=client.identity, **target) == 1
+    assert web.proxy.metric("response_total", direction="inbound", tls="no_identity", **target) == 1
+
+
 def test_a_wanted_identity_is_insisted_on(client: Pod, mesh: Mesh, web: Pod) -> None:
     address = mesh.service("wanted", 80, [web], target=8086)
     with App(web, 8086) as app:

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from components.trust.authority import make_anchor, make_issuer
 from proxy.api import labels
 from tests.kit.control import DOMAIN
 from tests.kit.lines import App, Line, Load
+from tests.kit.peers import ask
 from tests.kit.topology import Mesh, Pod
 from tests.kit.waiting import until
 
@@ -73,8 +76,26 @@ def test_the_anchor_changes_live(own_mesh: Mesh, pair: tuple[Pod, Pod]) -> None:
         issuer = make_issuer(anchor, labels.MESH_NAMESPACE, DOMAIN, now)
         (own_mesh.folder / "issuer" / "tls.key").write_text(issuer.key)
         (own_mesh.folder / "issuer" / "tls.crt").write_text(issuer.certificate)
-        until("certificates of the new issuer", lambda: load.ok > 500, 30)
-        time.sleep(8)
+        signer = x509.load_pem_x509_certificate(issuer.certificate.encode())
+
+        def shows_the_new_issuers_leaf() -> bool:
+            answer = own_mesh.control_pod.namespace.within(lambda: ask((called.ip, PORT), called.identity, None))
+            if answer.peer is None:
+                return False
+            try:
+                x509.load_der_x509_certificate(answer.peer).verify_directly_issued_by(signer)
+            except InvalidSignature:
+                return False
+            return True
+
+        until("a leaf of the new issuer", shows_the_new_issuers_leaf, 30)
+        begun = load.ok
+        until("requests", lambda: load.ok > begun + 100, 10)
+        time.sleep(1.5)  # the caller's own leaf follows within a second
+        bundle.write_text(anchor.certificate)
+        until("the old anchor is gone", lambda: called.proxy.log.count("trust bundle loaded") >= 3, 30)
+        begun = load.ok
+        until("requests", lambda: load.ok > begun + 100, 10)
     assert not load.failures, load.failures[:3]
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from proxy.api.names import workload_identity
 from tests.kit.lines import App, Line
+from tests.kit.peers import Authority, ask
 from tests.kit.topology import Mesh, Pod
 
 PORT = 8080
@@ -113,9 +115,16 @@ def test_identity_is_spoofed_by_nobody(lines: Callable[..., Line], outsider: Pod
     assert "l5d-client-id" not in fields
 
 
-def test_metrics_are_for_prometheus_and_the_pod_itself(outsider: Pod, client: Pod, web: Pod) -> None:
+def test_metrics_are_for_prometheus_and_the_pod_itself(mesh: Mesh, outsider: Pod, web: Pod) -> None:
     assert outsider.get((web.ip, 4191), "/ready").status == 200
     assert outsider.get((web.ip, 4191), "/live").status == 200
     assert outsider.get((web.ip, 4191), "/metrics").status == 403
     assert outsider.get((web.ip, 4191), "/shutdown").status in (403, 404, 405)
     assert web.proxy.get("/metrics").status == 200
+    issuer = Authority(mesh.issuer.certificate.encode(), mesh.issuer.key.encode())
+    request = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    for account, namespace, status in (("prometheus", "tulle", b" 200 "), ("prometheus", "demo", b" 403 ")):
+        leaf = issuer.leaf(workload_identity(account, namespace, "tulle", "cluster.local").dns_name)
+        with outsider.namespace.entered():
+            answer = ask((web.ip, 4191), web.identity, leaf, request)
+        assert status in answer.data[:20], answer
