@@ -139,14 +139,15 @@ def test_injection_by_hand_gives_the_webhooks_pod(kube: Kube, image: str, meshed
 
     def comparable(pod: dict[str, Any]) -> str:
         found = json.loads(json.dumps(pod).replace(meshed, "NAMESPACE").replace(plain, "NAMESPACE"))
-        metadata = found["metadata"]
-        kept = {key: metadata.get(key) for key in ("labels", "annotations")}
-        # The volume that Kubernetes itself adds has a random name.
-        text = json.dumps([kept, found["spec"]], sort_keys=True, indent=1)
-        names = [v["name"] for v in found["spec"]["volumes"] if v["name"].startswith("kube-api-access-")]
-        for name in names:
-            text = text.replace(name, "kube-api-access")
-        return text
+        spec = found["spec"]
+        # The API server's own additions come before the webhook and after the hand: only their place in lists differs,
+        # and the volume of the service account's token has a random name.
+        token = next((v["name"] for v in spec["volumes"] if v["name"].startswith("kube-api-access-")), "none")
+        spec["volumes"].sort(key=lambda volume: str(volume["name"]))
+        for container in [*spec["initContainers"], *spec["containers"]]:
+            container.get("volumeMounts", []).sort(key=lambda mount: str(mount["mountPath"]))
+        kept = {key: found["metadata"].get(key) for key in ("labels", "annotations")}
+        return json.dumps([kept, spec], sort_keys=True, indent=1).replace(token, "kube-api-access")
 
     assert comparable(by_hand) == comparable(by_webhook)
 

@@ -37,9 +37,10 @@ def traces(pem: bytes) -> list[bytes]:
     for form in (serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL):
         der = key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption())
         text = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
-        body = text.splitlines()[1]
-        # A Secret's data, and a PEM inside JSON, are this text again in base64; lines keep its beginning recognisable.
-        forms += [der.hex().encode(), body, base64.b64encode(text)[:80]]
+        # The first lines of every P-256 key begin alike. A Secret's data are the PEM text again in base64:
+        # bytes 60 to 120
+        # of it hold a part of the number, and at a multiple of three they are encoded alike wherever the text goes.
+        forms += [der.hex().encode(), text.splitlines()[1], base64.b64encode(text[60:120])]
     return forms
 
 
@@ -104,6 +105,11 @@ def test_the_search_finds_a_key_where_there_is_one(kube: Kube) -> None:
     wanted = keys(kube)
     keeper = kube.get(Ref("v1", "Secret", MESH, labels.ISSUER_SECRET))
     assert any(trace in json.dumps(keeper).encode() for trace in wanted)
+    another = ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    told_apart = another + base64.b64encode(another)
+    assert not any(trace in told_apart for trace in wanted), "another key is not mistaken for one of these"
 
 
 def test_no_private_key_in_any_object_event_log_state_or_diff(kube: Kube) -> None:
