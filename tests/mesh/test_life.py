@@ -63,6 +63,7 @@ def test_the_anchor_changes_live(own_mesh: Mesh, pair: tuple[Pod, Pod]) -> None:
     now = datetime.now(UTC)
     anchor = make_anchor(labels.MESH_NAMESPACE, DOMAIN, now)
     bundle = own_mesh.folder / labels.BUNDLE_KEY
+    outside = own_mesh.pod("outside", meshed=False)
     with App(called, PORT), Load(caller, address) as load:
         both = own_mesh.anchor.certificate + anchor.certificate
         bundle.write_text(both)
@@ -79,7 +80,7 @@ def test_the_anchor_changes_live(own_mesh: Mesh, pair: tuple[Pod, Pod]) -> None:
         signer = x509.load_pem_x509_certificate(issuer.certificate.encode())
 
         def shows_the_new_issuers_leaf() -> bool:
-            answer = own_mesh.control_pod.namespace.within(lambda: ask((called.ip, PORT), called.identity, None))
+            answer = outside.namespace.within(lambda: ask((called.ip, PORT), called.identity, None))
             if answer.peer is None:
                 return False
             try:
