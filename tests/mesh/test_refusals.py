@@ -23,6 +23,9 @@ def authority_of(mesh: Mesh) -> Authority:
 
 
 def leaf_for(mesh: Mesh, case: str) -> Leaf | None:
+    """What a client of each kind shows."""
+    if case == "identity_foreign":
+        return authority_of(mesh).leaf("mail.company.example")
     if case == "certificate_missing":
         return None
     if case == "certificate_untrusted":
@@ -32,7 +35,9 @@ def leaf_for(mesh: Mesh, case: str) -> Leaf | None:
     return authority_of(mesh).leaf(NAME)
 
 
-@pytest.mark.parametrize("case", ["certificate_missing", "certificate_untrusted", "certificate_expired"])
+@pytest.mark.parametrize(
+    "case", ["certificate_missing", "certificate_untrusted", "certificate_expired", "identity_foreign"]
+)
 def test_a_client_without_a_good_certificate_is_refused_on_our_name(
     mesh: Mesh, lines: Lines, outsider: Pod, web: Pod, case: str
 ) -> None:
@@ -41,7 +46,7 @@ def test_a_client_without_a_good_certificate_is_refused_on_our_name(
     request = b"GET / HTTP/1.1\r\nHost: web\r\n\r\n"
     answer = outsider.namespace.within(lambda: ask(line.address, web.identity, leaf_for(mesh, case), request))
     assert answer.data == b""
-    assert answer.error
+    assert answer.error or case == "identity_foreign", "refused after the handshake, without an alert"
     assert line.no_connection()
     assert web.proxy.metric("inbound_tcp_errors_total", error=case) == before + 1
     assert f"error={case}" in web.proxy.log
@@ -199,6 +204,11 @@ def test_the_proxys_own_ports_are_no_way_in(web: Pod, outsider: Pod, client: Pod
         peer.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert peer.is_ended()
     assert web.proxy.metric("inbound_tcp_errors_total", error="gateway loop") >= 1
+    before = web.proxy.metric("inbound_tcp_errors_total", error="gateway loop")
+    with outsider.namespace.entered():
+        answer = ask((web.ip, 4143), "other.example", None)
+    assert (answer.peer, answer.data) == (None, b"")
+    assert web.proxy.metric("inbound_tcp_errors_total", error="gateway loop") == before + 1
     with client.connect(("127.0.0.1", 4140)) as connection:
         assert connection.recv(100) == b""
     assert client.proxy.metric("outbound_tcp_errors_total", error="loop") >= 1
