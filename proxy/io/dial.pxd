@@ -19,7 +19,6 @@ cdef class Dial(Protocol):
     cdef bint tcp_connected
     cdef void stop_timer(self)
     cdef void timed_out(self)
-    cdef void cancel(self)
 
 
 cdef class DialTimer(Timer):

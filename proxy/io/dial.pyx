@@ -1,4 +1,4 @@
-"""Outgoing connections: TCP, then TLS where asked for, within one time limit; then the connection is handed to its
+"""Outgoing connections: TCP, then TLS where asked for, each within its time limit; then the connection is handed to its
 protocol."""
 from libc.stdint cimport int64_t
 
@@ -11,6 +11,10 @@ from proxy.telemetry.counters cimport TCPSeries
 from proxy.tls.contexts cimport TLSContext
 
 import errno as errno_names
+
+# A handshake waits for the peer's processor, not only for the network: cutting it as short as a connect makes a busy peer
+# do the work again and again for nobody.
+cdef int64_t HANDSHAKE_NS = 3_000_000_000
 
 
 cdef class DialTimer(Timer):
@@ -30,6 +34,7 @@ cdef class Dial(Protocol):
             if self.series is not None:
                 transport.set_series(self.series)
             if self.context is not None:
+                self.reactor.arm(self.timer, HANDSHAKE_NS)
                 transport.start_tls_client(self.context, self.server_name, self.alpn)
                 return
             transport.start_plain()
@@ -54,12 +59,6 @@ cdef class Dial(Protocol):
             self.transport.abort()
         self.stop_timer()
         self.then.closed(TimeoutError(errno_names.ETIMEDOUT, "connect timed out"))
-
-    cdef void cancel(self):
-        """Give up silently; neither method of `then` will be called."""
-        if self.transport is not None:
-            self.transport.abort()
-            self.stop_timer()
 
 
 cdef class FailedDial(Timer):

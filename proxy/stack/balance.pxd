@@ -42,6 +42,8 @@ cdef class Balancer(Dispatcher):
     cdef readonly object log
     cdef Endpoint pick(self, Endpoint avoid)
     cdef void send(self, Exchange exchange, Endpoint endpoint)
+    cdef void start_dials(self, Endpoint endpoint)
+    cdef void dial_failed(self, Endpoint endpoint, bint timed_out)
     cdef void enqueue(self, Exchange exchange)
     cdef void drain_queue(self)
     cdef void expire_queue(self)

@@ -11,13 +11,16 @@ from proxy.io.reactor cimport Reactor, Timer
 from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.exchange cimport Dispatcher, Exchange
 from proxy.stack.http1_client cimport ConnectionObserver, HTTP1Client
-from proxy.tls.contexts cimport TLSContext, TLSContexts
+from proxy.tls.contexts cimport TLSContexts
 
 from proxy.tls.contexts import ALPN_HTTP1
 
 import random
 
 cdef str TULLE_HTTP1 = ALPN_HTTP1
+
+cdef enum:
+    MAX_DIALS = 8  # connections being made to one endpoint at a time
 
 # How often waiting requests look for an endpoint whose backoff has ended.
 cdef int64_t QUEUE_TICK_NS = 50_000_000
@@ -41,14 +44,17 @@ cdef class Limits:
 
 cdef class PoolObserver(ConnectionObserver):
     cdef void connection_opened(self, HTTP1Client client):
+        client.endpoint.dialing -= 1
         client.endpoint.succeeded()
         self.balancer.is_failing = False
 
     cdef void connection_failed(self, HTTP1Client client, object reason):
+        client.endpoint.dialing -= 1
         if self.balancer.limits.backs_off:
             client.endpoint.failed(self.balancer.reactor.time_ns())
         if self.balancer.log is not None:
             self.balancer.log(client.endpoint, reason)
+        self.balancer.dial_failed(client.endpoint, isinstance(reason, TimeoutError))
 
     cdef void connection_idle(self, HTTP1Client client):
         self.balancer.pool(client)
@@ -117,9 +123,17 @@ cdef class Balancer(Dispatcher):
         self.drain_queue()
 
     cdef void retire(self, Endpoint endpoint):
+        cdef Exchange exchange
+        cdef list waiters = endpoint.waiters
         endpoint.retire()
+        endpoint.waiters = []
         for client in list(endpoint.idle):
             (<HTTP1Client>client).detach()
+        for item in waiters:
+            exchange = <Exchange>item
+            endpoint.pending -= 1
+            exchange.endpoint = None
+            self.enqueue(exchange)
 
     def close(self):
         """Forget every endpoint; connections in use end with their exchange."""
@@ -183,29 +197,50 @@ cdef class Balancer(Dispatcher):
             self.send(exchange, endpoint)
 
     cdef void send(self, Exchange exchange, Endpoint endpoint):
+        """Over a pooled connection if there is one; else the exchange takes whichever connection is free first, one that
+        is being made or one that becomes idle."""
         cdef HTTP1Client client
-        cdef TLSContext context
         endpoint.pending += 1
         exchange.endpoint = endpoint
         exchange.started_ns = self.reactor.now_ns
-        if exchange.keeps_alive:
-            while endpoint.idle:
-                client = <HTTP1Client>endpoint.idle.pop()
-                self.idle_count -= 1
-                client.is_idle = False
-                if client.is_open and not client.transport.eof:
-                    client.begin(exchange)
-                    return
-        client = HTTP1Client()
-        client.endpoint = endpoint
-        client.observer = self.observer
-        client.exchange = exchange
-        exchange.connecting = client
-        context = self.tls.client if endpoint.identity is not None else None
-        dial(
-            self.reactor, endpoint.address, client, context, endpoint.identity, TULLE_HTTP1,
-            self.limits.connect_timeout_ns, endpoint.connections,
-        )
+        while endpoint.idle:
+            client = <HTTP1Client>endpoint.idle.pop()
+            self.idle_count -= 1
+            client.is_idle = False
+            if client.is_open and not client.transport.eof:
+                client.begin(exchange)
+                return
+        exchange.waiting = True
+        endpoint.waiters.append(exchange)
+        self.start_dials(endpoint)
+
+    cdef void start_dials(self, Endpoint endpoint):
+        """As many connections in the making as there are waiters, within the limit that keeps a burst from becoming a
+        storm of handshakes, each too slow for its time limit."""
+        cdef HTTP1Client client
+        while endpoint.dialing < MAX_DIALS and endpoint.dialing < len(endpoint.waiters):
+            client = HTTP1Client()
+            client.endpoint = endpoint
+            client.observer = self.observer
+            endpoint.dialing += 1
+            dial(
+                self.reactor, endpoint.address, client, self.tls.client if endpoint.identity is not None else None,
+                endpoint.identity, TULLE_HTTP1, self.limits.connect_timeout_ns, endpoint.connections,
+            )
+
+    cdef void dial_failed(self, Endpoint endpoint, bint timed_out):
+        """A connection did not stand, so nothing of a request has left: one waiter goes elsewhere, and all of them when
+        no other connection is being made."""
+        cdef Exchange exchange
+        cdef list lost = endpoint.waiters[:1] if endpoint.dialing > 0 else endpoint.waiters
+        endpoint.waiters = endpoint.waiters[len(lost):]
+        for item in lost:
+            exchange = <Exchange>item
+            exchange.waiting = False
+            if timed_out:
+                exchange.lost("connect timeout", 504, True)
+            else:
+                exchange.lost("connect error", 502, True)
 
     # Waiting
 
@@ -222,7 +257,9 @@ cdef class Balancer(Dispatcher):
 
     cdef void forget(self, Exchange exchange):
         exchange.waiting = False
-        if exchange in self.queue:
+        if exchange.endpoint is not None:
+            exchange.endpoint.waiters.remove(exchange)
+        else:
             self.queue.remove(exchange)
 
     cdef void drain_queue(self):
@@ -256,7 +293,15 @@ cdef class Balancer(Dispatcher):
     # Pooled connections
 
     cdef void pool(self, HTTP1Client client):
-        if client.endpoint.is_removed:
+        cdef Endpoint endpoint = client.endpoint
+        cdef Exchange exchange
+        if endpoint.waiters:
+            exchange = <Exchange>endpoint.waiters.pop(0)
+            exchange.waiting = False
+            client.begin(exchange)
+            self.start_dials(endpoint)
+            return
+        if endpoint.is_removed:
             client.detach()
             return
         client.is_idle = True

@@ -18,6 +18,8 @@ cdef class Endpoint:
     cdef int64_t blocked_until_ns
     cdef public bint is_removed
     cdef list idle                   # pooled connections, most recently used last
+    cdef list waiters                # exchanges that wait for a connection, first come first served
+    cdef int dialing                 # connections being made
     cdef RequestSeries requests
     cdef TCPSeries connections
     cdef void count_under(self, RequestSeries requests, TCPSeries connections)

@@ -33,6 +33,7 @@ cdef class Endpoint:
         self.is_opaque = is_opaque
         self.cost_ns = DEFAULT_RTT_NS
         self.idle = []
+        self.waiters = []
 
     cdef double load(self, int64_t now_ns):
         """Decayed latency times the requests that would be waiting: what P2C compares."""

@@ -44,13 +44,13 @@ cdef class Dispatcher:
 cdef class Exchange:
     cdef Downstream downstream
     cdef Upstream upstream           # has been given the request
-    cdef Upstream connecting         # will be given it when its connection stands
     cdef Dispatcher dispatcher
     cdef Endpoint endpoint
     cdef Endpoint avoid              # failed once; tried again only if there is no other
     cdef Buffer request              # head and body, from `sent` on still to be written
     cdef Py_ssize_t sent
-    cdef bint is_active, request_complete, response_started, is_replayable, waiting
+    cdef bint is_active, request_complete, response_started, is_replayable
+    cdef bint waiting                # for an endpoint, or (endpoint is set) for a connection to it
     cdef bint latency_taken, keeps_alive, wants_upgrade
     cdef Method method
     cdef bint is_idempotent

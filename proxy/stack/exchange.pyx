@@ -85,7 +85,6 @@ cdef class Exchange:
         self.status = 0
         self.sent = 0
         self.upstream = None
-        self.connecting = None
         self.endpoint = None
         self.avoid = None
         self.counted_as = None
@@ -96,7 +95,6 @@ cdef class Exchange:
     cdef void sent_to(self, Upstream upstream, int64_t now_ns):
         """The request begins to leave for an endpoint."""
         self.upstream = upstream
-        self.connecting = None
         self.requests = upstream.endpoint.requests if self.counted_as is None else self.counted_as
         self.requests.requests += 1
         self.requests.touched_ns = now_ns
@@ -145,7 +143,6 @@ cdef class Exchange:
     cdef void cancel(self):
         """The downstream is gone: give back whatever the exchange holds, and count what was begun."""
         cdef Upstream upstream = self.upstream
-        cdef Upstream connecting = self.connecting
         if not self.is_active:
             return
         self.is_active = False
@@ -154,9 +151,6 @@ cdef class Exchange:
         self.finished("cancelled", monotonic_ns())
         if upstream is not None:
             upstream.abandon()
-        if connecting is not None:
-            self.connecting = None
-            connecting.abandon()
 
     cdef void lost(self, str error, int status, bint unprocessed):
         """The upstream is gone before a response: try once elsewhere if that is safe, else answer with `status`.
@@ -165,7 +159,6 @@ cdef class Exchange:
         send again only what is idempotent.
         """
         cdef Endpoint failed = self.endpoint
-        self.connecting = None
         self.finished(error if self.upstream is not None else None, monotonic_ns())
         if self.may_retry(unprocessed):
             self.avoid = failed

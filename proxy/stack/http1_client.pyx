@@ -25,7 +25,7 @@ cdef class ConnectionObserver:
 
 
 cdef class HTTP1Client(Upstream):
-    """Dialled for an exchange (`exchange` is set before the dial), kept for others.
+    """Dialled because an exchange waits, given to whichever is first when it stands, kept for others.
 
     Between Tulle proxies (ALPN tulle/http1) a clean close without an answer means that the request was not passed on;
     that is the contract of `http1_server`, and what makes a retry safe when a peer drains.
@@ -39,10 +39,7 @@ cdef class HTTP1Client(Upstream):
         self.is_open = True
         self.peer_is_tulle = transport.alpn is not None and transport.alpn == TULLE_HTTP1
         self.observer.connection_opened(self)
-        if self.exchange is not None:
-            self.begin(self.exchange)
-        else:
-            self.observer.connection_idle(self)
+        self.observer.connection_idle(self)
 
     cdef void begin(self, Exchange exchange):
         self.exchange = exchange
@@ -179,10 +176,6 @@ cdef class HTTP1Client(Upstream):
         self.is_open = False
         if not was_open:
             self.observer.connection_failed(self, reason)
-            if self.exchange is not None:
-                # The connection never stood, so nothing of the request has left.
-                timed_out = isinstance(reason, TimeoutError)
-                self.broken("connect timeout" if timed_out else "connect error", 504 if timed_out else 502, True)
             return
         self.transport = None
         if self.exchange is not None:

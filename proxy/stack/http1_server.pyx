@@ -151,7 +151,7 @@ cdef class HTTP1Server(Downstream):
                     if exchange.upstream is not None:
                         upstream = exchange.upstream
                         upstream.request_push()
-                    elif not exchange.waiting and exchange.connecting is None:
+                    elif not exchange.waiting:
                         exchange.dispatcher.dispatch(exchange)
                     if exchange.is_active:
                         if cursor < end:
@@ -170,7 +170,7 @@ cdef class HTTP1Server(Downstream):
             if exchange.upstream is not None:
                 upstream = exchange.upstream
                 upstream.request_push()
-            elif not exchange.waiting and exchange.connecting is None:
+            elif not exchange.waiting:
                 exchange.dispatcher.dispatch(exchange)
         self.is_processing = False
 
