@@ -92,6 +92,8 @@ cdef Verdict sniff_http(const unsigned char* data, Py_ssize_t size) noexcept nog
     at = 0
     while at + 1 < size and data[at] == 13 and data[at + 1] == 10:
         at += 2
+    if at + 1 == size and data[at] == 13:
+        return UNDECIDED
     start = at
     while at < size and is_token_char(data[at]):
         at += 1

@@ -1,6 +1,6 @@
 # cython: language_level=3
-"""Lets Python hand bytes to the HTTP/1 codec, whose methods only compiled code can call. Built by tests/wire/shim.py."""
-from proxy.wire cimport http1
+"""Lets Python hand bytes to the HTTP/1 codec and to detection, which only compiled code can call. Built by tests/wire/shim.py."""
+from proxy.wire cimport http1, sniff
 from proxy.wire.fields cimport Field
 from proxy.wire.http1 cimport MessageReader
 
@@ -79,3 +79,19 @@ def read(bint is_request, list pieces, bint eof=True, bytes method=b"GET"):
         elif event == http1.EVENT_ERROR:
             events.append(("error", reader.error_status, reader.error))
     return events
+
+
+VERDICTS = {sniff.UNDECIDED: "undecided", sniff.IS_OPAQUE: "opaque", sniff.IS_HTTP1: "http1", sniff.IS_HTTP2: "http2",
+            sniff.IS_TLS: "tls"}
+
+
+def sniff_http(bytes data):
+    """What plaintext begins like."""
+    return VERDICTS[sniff.sniff_http(<const unsigned char*>data, len(data))]
+
+
+def sniff_tls(bytes data):
+    """Whether this is a ClientHello, and for whom."""
+    cdef sniff.Hello hello
+    verdict = VERDICTS[sniff.sniff_tls(<const unsigned char*>data, len(data), &hello)]
+    return verdict, hello.server_name[:hello.server_name_size] if hello.server_name_size else b""

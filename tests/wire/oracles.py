@@ -1,5 +1,6 @@
 """Other people's HTTP/1 readers, brought to one shape: a list of messages, or Rejected; our own codec beside them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ def _lower(fields: Any) -> Fields:
     return [(name, value.lower() if name == b"transfer-encoding" else value) for name, value in plain]
 
 
-_read: Final = load()
+_read: Final[Callable[..., list[tuple[Any, ...]]]] = load().read
 
 
 def ours(is_request: bool, pieces: list[bytes], *, eof: bool = False, method: bytes = b"GET") -> list[Message]:

@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ setup(name="shim", ext_modules=cythonize([extension], build_dir=folder, include_
 """
 
 
-def load() -> Callable[..., list[tuple[Any, ...]]]:
-    """The shim's `read`."""
-    importlib.import_module("proxy.wire.http1")  # the shim takes its functions from there
+def load() -> Any:
+    """The shim's module: `read`, `sniff_http`, `sniff_tls`."""
+    for name in ("http1", "sniff"):
+        importlib.import_module(f"proxy.wire.{name}")  # the shim takes its functions from there
     # Built in a folder of its own: setuptools would take the tree's pyproject.toml for the shim's.
     digest = hashlib.sha256()
     for path in (SOURCE, *sorted((ROOT / "proxy" / "wire").glob("*.pxd"))):
@@ -44,5 +44,4 @@ def load() -> Callable[..., list[tuple[Any, ...]]]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    read: Callable[..., list[tuple[Any, ...]]] = module.read
-    return read
+    return module
