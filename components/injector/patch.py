@@ -145,7 +145,7 @@ def proxy_container(spec: Mapping[str, Any], config: InjectorConfig, settings: P
             {"name": "linkerd-admin", "containerPort": settings.admin_port, "protocol": "TCP"},
         ],
         "livenessProbe": {**_admin_get("/live", settings), "initialDelaySeconds": 10, "timeoutSeconds": 1},
-        "readinessProbe": {**_admin_get("/ready", settings), "periodSeconds": 2, "timeoutSeconds": 1},
+        "readinessProbe": {**_admin_get("/ready", settings), "periodSeconds": 1, "timeoutSeconds": 1},
         **_resources(settings),
         "securityContext": security,
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -157,14 +157,9 @@ def proxy_container(spec: Mapping[str, Any], config: InjectorConfig, settings: P
     lifecycle: Json = {}
     if native:
         container["restartPolicy"] = "Always"
-        if settings.wait:
-            container["startupProbe"] = {
-                **_admin_get("/ready", settings),
-                "failureThreshold": WAIT_SECONDS,
-                "periodSeconds": 1,
-                "timeoutSeconds": 1,
-            }
-    elif settings.wait:
+    if settings.wait:
+        # Also for native sidecars: the kubelet starts what follows as soon as the hook returns, where a startupProbe,
+        # at one try a second, would cost every pod about a second.
         wait = ["python3", "-m", "proxy.wait_ready", "--timeout", str(WAIT_SECONDS)]
         if settings.admin_port != labels.ADMIN_PORT:
             wait += ["--port", str(settings.admin_port)]

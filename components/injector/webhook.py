@@ -159,7 +159,7 @@ def _injected_by_hand(decision: Decision, pod: Mapping[str, Any], mesh_namespace
     """Whether `tulle inject --manual` has made this pod: it needs the bundle, too."""
     pod_labels = (pod.get("metadata") or {}).get("labels") or {}
     ours = pod_labels.get(labels.CONTROL_PLANE_NAMESPACE) == mesh_namespace
-    return isinstance(decision, Skip) and decision.reason == SIDECAR_EXISTS and ours
+    return isinstance(decision, Skip) and ours
 
 
 def _name(pod: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ cdef class ConnectionObserver:
 cdef class HTTP1Client(Upstream):
     cdef MessageReader reader
     cdef ConnectionObserver observer
-    cdef bint is_open, is_idle, is_used, peer_is_tulle
+    cdef bint is_open, is_idle, peer_is_tulle
     cdef long long idle_since_ns
     cdef void detach(self)
     cdef void broken(self, str error, int status, bint unprocessed)

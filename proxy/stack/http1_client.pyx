@@ -136,7 +136,6 @@ cdef class HTTP1Client(Upstream):
         cdef Downstream downstream = exchange.downstream
         cdef int64_t now_ns = self.transport.reactor.now_ns
         self.exchange = None
-        self.is_used = True
         exchange.finished(None, now_ns)
         if exchange.keeps_alive and exchange.request_complete and not self.transport.eof:
             self.reader.restart()
@@ -193,10 +192,6 @@ cdef class HTTP1Client(Upstream):
             exchange.finished(error, exchange.downstream.transport.reactor.now_ns)
             exchange.downstream.response_broken()
             return
-        # A connection that has answered before may have been closed just as the request left (RFC 9112 section
-        # 9.3.1); on a fresh one the request itself may be what broke it, and is not sent twice.
-        if not unprocessed and not self.is_used:
-            exchange.is_replayable = False
         exchange.lost(error, status, unprocessed)
 
     cdef void abandon(self):

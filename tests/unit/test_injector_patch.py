@@ -149,7 +149,8 @@ def test_a_native_sidecar_starts_before_the_applications_own_init_containers() -
     spec = CASES["full-native"]["spec"]
     assert [each["name"] for each in spec["initContainers"]] == ["linkerd-init", "linkerd-proxy", "migrate"]
     assert spec["initContainers"][1]["restartPolicy"] == "Always"
-    assert "startupProbe" in spec["initContainers"][1]
+    hook = spec["initContainers"][1]["lifecycle"]["postStart"]["exec"]["command"]
+    assert hook[:3] == ["python3", "-m", "proxy.wait_ready"]
 
 
 def test_a_classic_sidecar_is_first_holds_the_others_and_is_not_the_default_container() -> None:
