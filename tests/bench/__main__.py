@@ -13,7 +13,8 @@ from tests.bench import measure
 from tests.bench.root import runtime
 from tests.bench.scenarios import SCENARIOS, Figures
 from tests.bench.sides import Envoy, Side, envoy, tulle
-from tests.kit.topology import ROOT, Mesh
+from tests.kit.sidecar import ROOT
+from tests.kit.topology import Mesh
 
 OUTPUT: Final = ROOT / "build" / "bench.json"
 BARS: Final = {("http1-100b", "cpu_us_per_request"): 0.8, ("http1-100b", "rss_mb"): 0.6}

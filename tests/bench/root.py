@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.api import labels
-from tests.kit.topology import ROOT, as_proxy_user
+from tests.kit.sidecar import ROOT, as_proxy_user
 
 IMAGES: Final = ROOT / "build" / "images.json"
 INSIDE: Final = "/mnt"

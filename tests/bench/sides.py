@@ -13,7 +13,8 @@ from proxy.api import labels
 from tests.bench.measure import LOAD_CORE, PROXY_CORE
 from tests.bench.root import Runtime
 from tests.kit.peers import Authority
-from tests.kit.topology import Failed, Mesh, Pod, as_proxy_user
+from tests.kit.sidecar import Failed, as_proxy_user
+from tests.kit.topology import Mesh, Pod
 
 HTTP_PORT: Final = 8080
 TCP_PORT: Final = 9000

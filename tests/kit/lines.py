@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, Self
 
-from tests.kit.topology import Answer, Mesh, Pod, read_answer
+from tests.kit.sidecar import Answer, read_answer
+from tests.kit.topology import Mesh, Pod
 
 SECONDS: Final = 10.0
 _ports = itertools.count(10_000)

@@ -1,6 +1,4 @@
-"""A sidecar process as the kit runs it: started as uid 2102, asked over its admin port, read by its log, never left
-behind.
-"""
+"""A sidecar process as the kit runs it: started as uid 2102, asked over its admin port, read by its log."""
 
 import http.client
 import os

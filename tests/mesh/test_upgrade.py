@@ -70,7 +70,7 @@ def test_an_upgrade_that_is_declined_is_an_ordinary_exchange(line: Line) -> None
 
 def test_an_unasked_switch_of_protocols_is_refused(line: Line) -> None:
     caller = line.open()
-    caller.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+    caller.send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 0\r\n\r\n")
     app = line.accept()
     app.head()
     app.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: thing/2\r\n\r\n")
