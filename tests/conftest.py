@@ -1,10 +1,9 @@
 """What holds for every suite: time budgets, and a report of what was skipped and why.
 
 A suite is a folder of `tests/`. Its budget is a promise to whoever waits for `make test`; going over it is said loudly,
-and is a failure with CI=true.
+but fails nothing, because a busy machine is not a broken program.
 """
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -42,17 +41,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     begun = time.monotonic()
     yield
     _spent[suite_of(item.path)] += time.monotonic() - begun
-
-
-def over_budget() -> list[str]:
-    """Suites that took longer than they may."""
-    return [suite for suite, seconds in _spent.items() if seconds > BUDGETS.get(suite, 300)]
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """In CI a suite over its budget fails the run."""
-    if over_budget() and os.environ.get("CI") == "true" and exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
