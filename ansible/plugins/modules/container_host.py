@@ -12,6 +12,7 @@ version_added: "0.1.0"
 description:
   - Makes the folder that is to hold layers, and mounts an overlay in it in a mount namespace that is thrown away. On
     some file systems, an overlay among them, that cannot be done, and layers have to be copied instead.
+  - Reads the limits that no process here can raise, because some tools try to and fail.
   - Finds the resolver's real list of servers, because a stub on loopback is not reachable from a pod.
 options:
   path:
@@ -34,6 +35,10 @@ overlay:
   description: Whether an overlay could be mounted.
   type: bool
   returned: always
+limits:
+  description: The hard limits of open files and processes, for each that has one.
+  type: dict
+  returned: always
 resolver:
   description: The file that lists the name servers.
   type: str
@@ -45,6 +50,7 @@ has_servers:
 """
 
 import os
+import resource
 import shutil
 import tempfile
 from pathlib import Path
@@ -67,6 +73,14 @@ def overlay_works(module: AnsibleModule, path: str) -> bool:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def limits() -> dict[str, int]:
+    hard = {
+        "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        "nproc": resource.getrlimit(resource.RLIMIT_NPROC)[1],
+    }
+    return {name: limit for name, limit in hard.items() if limit != resource.RLIM_INFINITY}
+
+
 def has_servers(resolver: Path) -> bool:
     try:
         lines = resolver.read_text().splitlines()
@@ -83,7 +97,9 @@ def main() -> None:
         os.makedirs(path)
     resolver = next((Path(one) for one in RESOLVERS if os.path.exists(one)), Path(RESOLVERS[-1]))
     works = os.path.isdir(path) and overlay_works(module, path)
-    module.exit_json(changed=missing, overlay=works, resolver=str(resolver), has_servers=has_servers(resolver))
+    module.exit_json(
+        changed=missing, overlay=works, limits=limits(), resolver=str(resolver), has_servers=has_servers(resolver)
+    )
 
 
 if __name__ == "__main__":
