@@ -12,8 +12,8 @@ from proxy.tls.contexts cimport TLSContext
 
 import errno as errno_names
 
-# A handshake waits for the peer's processor, not only for the network: cutting it as short as a connect makes a busy peer
-# do the work again and again for nobody.
+# A handshake waits for the peer's processor, not only for the network: cutting it as short as a connect makes a busy
+# peer do the work again and again for nobody.
 cdef int64_t HANDSHAKE_NS = 3_000_000_000
 
 

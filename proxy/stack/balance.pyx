@@ -215,8 +215,8 @@ cdef class Balancer(Dispatcher):
         self.start_dials(endpoint)
 
     cdef void start_dials(self, Endpoint endpoint):
-        """As many connections in the making as there are waiters, within the limit that keeps a burst from becoming a
-        storm of handshakes, each too slow for its time limit."""
+        """As many connections in the making as there are waiters, within the limit that keeps a burst from becoming
+        a storm of handshakes, each too slow for its time limit."""
         cdef HTTP1Client client
         while endpoint.dialing < MAX_DIALS and endpoint.dialing < len(endpoint.waiters):
             client = HTTP1Client()
@@ -229,8 +229,8 @@ cdef class Balancer(Dispatcher):
             )
 
     cdef void dial_failed(self, Endpoint endpoint, bint timed_out):
-        """A connection did not stand, so nothing of a request has left: one waiter goes elsewhere, and all of them when
-        no other connection is being made."""
+        """A connection did not stand, so nothing of a request has left: one waiter goes elsewhere, and all of them
+        when no other connection is being made."""
         cdef Exchange exchange
         cdef list lost = endpoint.waiters[:1] if endpoint.dialing > 0 else endpoint.waiters
         endpoint.waiters = endpoint.waiters[len(lost):]

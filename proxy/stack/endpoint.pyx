@@ -55,8 +55,8 @@ cdef class Endpoint:
         return not self.is_removed and now_ns >= self.blocked_until_ns
 
     cdef void failed(self, int64_t now_ns):
-        """A connect failed: keep away for a while, with jitter so that proxies do not return in step. Connects that were
-        begun together fail together, and count once."""
+        """A connect failed: keep away for a while, with jitter so that proxies do not return in step. Connects that
+        were begun together fail together, and count once."""
         cdef int64_t base = BACKOFF_MIN_NS << min(self.failures, 6)
         if now_ns < self.blocked_until_ns:
             return
