@@ -197,8 +197,8 @@ cdef class Balancer(Dispatcher):
             self.send(exchange, endpoint)
 
     cdef void send(self, Exchange exchange, Endpoint endpoint):
-        """Over a pooled connection if there is one; else the exchange takes whichever connection is free first, one that
-        is being made or one that becomes idle."""
+        """Over a pooled connection if there is one; else the exchange takes whichever connection is free first, one
+        that is being made or one that becomes idle."""
         cdef HTTP1Client client
         endpoint.pending += 1
         exchange.endpoint = endpoint
