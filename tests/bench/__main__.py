@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from typing import Any, Final
@@ -67,6 +68,18 @@ def table(scenarios: dict[str, Any]) -> list[str]:
     return lines
 
 
+def write(scenarios: dict[str, Any], about: dict[str, Any]) -> None:
+    """Keep what there is so far: a run that is broken off has measured something, too."""
+    OUTPUT.parent.mkdir(exist_ok=True)
+    where = {**about, "kernel": platform.release(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    OUTPUT.write_text(json.dumps({"scenarios": scenarios, "run": where}, indent=1) + "\n")
+
+
+def end(*_: object) -> None:
+    """SIGTERM ends a run as SIGINT does: with what was made taken away."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Exit code 0 when every bar is met, 1 when one is missed, 2 when nothing could be measured."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
@@ -79,6 +92,7 @@ def main() -> int:
     if lacking := missing():
         print(f"bench needs {', '.join(lacking)}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, end)
     scenarios: dict[str, Any] = {}
     children: list[subprocess.Popen[bytes]] = []
     envoys: list[Envoy] = []
@@ -93,19 +107,17 @@ def main() -> int:
             for name in options.scenario or SCENARIOS:
                 print(f"{name}: {SCENARIOS[name].__doc__}", file=sys.stderr, flush=True)
                 scenarios[name] = run(name, sides, options.rounds, options.seconds)
+                if not options.only:
+                    write(scenarios, {"proxy": source.description, "seconds": options.seconds})
         finally:
             for each in envoys:
                 each.stop()
             for child in children:
                 child.kill()
                 child.wait()
-        described = source.description
     if options.only:
         return 0
     print(*table(scenarios), sep="\n")
-    OUTPUT.parent.mkdir(exist_ok=True)
-    where = {"proxy": described, "kernel": platform.release(), "cores": os.cpu_count(), "seconds": options.seconds}
-    OUTPUT.write_text(json.dumps({"scenarios": scenarios, "run": where}, indent=1) + "\n")
     print(f"every round: {OUTPUT.relative_to(ROOT)}")
     missed = [bar for bar in BARS if bar[0] in scenarios and scenarios[bar[0]]["ratio"][bar[1]] > BARS[bar]]
     return 1 if missed else 0
