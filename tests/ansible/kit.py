@@ -4,7 +4,6 @@ A sandbox is a network namespace with folders of its own: what a playbook does i
 """
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator  # type: ignore[import-untyped]
 
 ROOT: Final = Path(__file__).parents[2]
 COLLECTION: Final = ROOT / "ansible"
@@ -56,22 +57,48 @@ def playbook(
     )
 
 
-def module(name: str, arguments: dict[str, Any], *options: str) -> dict[str, Any]:
-    """Run one module of the collection as Ansible does, and return its result."""
-    command = [str(BIN / "ansible"), "localhost", "-m", f"tulle.mesh.{name}", "-a", json.dumps(arguments), *options]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(ANSIBLE_LOAD_CALLBACK_PLUGINS="1", ANSIBLE_STDOUT_CALLBACK="ansible.builtin.oneline"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    _, _, answer = done.stdout.partition("=> ")
-    assert answer, done.stdout + done.stderr
-    parsed: dict[str, Any] = json.loads(answer)
-    return parsed
+class _Ended(Exception):
+    """A module has given its result."""
+
+
+class FakeModule:
+    """Stands for the class around a module: checks its arguments with Ansible's code, and keeps the result."""
+
+    arguments: dict[str, Any]
+    result: dict[str, Any]
+
+    def __init__(self, argument_spec: dict[str, Any], supports_check_mode: bool = False) -> None:
+        checked = ArgumentSpecValidator(argument_spec).validate({**self.arguments["given"]})
+        self.check_mode: bool = self.arguments["check"]
+        self.params = checked.validated_parameters
+        if checked.error_messages:
+            self.fail_json(msg="; ".join(checked.error_messages))
+
+    def exit_json(self, **result: Any) -> None:
+        type(self).result = result
+        raise _Ended
+
+    def fail_json(self, **result: Any) -> None:
+        self.exit_json(failed=True, **result)
+
+    def get_bin_path(self, name: str, opt_dirs: list[str]) -> str | None:
+        return shutil.which(name, path=os.pathsep.join(opt_dirs))
+
+    def run_command(self, argv: list[str], **_: Any) -> tuple[int, str, str]:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+
+def module(name: str, given: dict[str, Any], check: bool = False) -> dict[str, Any]:
+    """Run one module of the collection in this process, and return its result."""
+    loaded = load(f"plugins/modules/{name}.py")
+    FakeModule.arguments = {"given": given, "check": check}
+    loaded.AnsibleModule = FakeModule  # type: ignore[attr-defined]
+    try:
+        loaded.main()
+    except _Ended:
+        return FakeModule.result
+    raise AssertionError(f"{name} gave no result")
 
 
 def changed(done: subprocess.CompletedProcess[str]) -> int:

@@ -18,7 +18,7 @@ from tests.kit.waiting import until
 CGROUP: Final = "tulle-tests"
 CACHE: Final = Path(
     os.environ.get("TULLE_CACHE")
-    or Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/root")) / ".cache") / "tulle"
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "~")) / ".cache") / "tulle"
 )
 FLOORS: Final = {"net.ipv4.ip_forward": 1, "net.bridge.bridge-nf-call-iptables": 1}
 """Settings of the sandbox's own network; the others are the whole machine's, and not this test's to raise."""

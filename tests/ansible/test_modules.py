@@ -1,4 +1,4 @@
-"""The collection's modules, run as Ansible runs them."""
+"""The collection's modules, with arguments as Ansible checks them."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ class TestFiles:
 
     def test_files_are_written_once_with_their_mode(self, tmp_path: Path) -> None:
         wanted = {"directory": str(tmp_path), "files": {"a/b.conf": "one\n"}, "links": {"bin": "a"}, "mode": "0600"}
-        assert module("files", wanted, "--check")["changed"] is True
+        assert module("files", wanted, check=True)["changed"] is True
         assert list(tmp_path.iterdir()) == []
         first = module("files", wanted)
         assert first["written"] == ["a/b.conf", "bin"]
