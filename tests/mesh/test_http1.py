@@ -178,7 +178,7 @@ def test_a_body_that_ends_with_its_connection_reaches_a_1_1_client_whole(line: L
 @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
 def test_a_body_that_is_cut_short_is_not_passed_off_as_whole(line: Line, framing: str) -> None:
     caller = line.open()
-    caller.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+    caller.send("POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 0\r\n\r\n")
     app = line.accept()
     app.head()
     app.send(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n4\r\nsome\r\n")
@@ -189,6 +189,18 @@ def test_a_body_that_is_cut_short_is_not_passed_off_as_whole(line: Line, framing
         return
     assert not seen.endswith(b"0\r\n\r\n")
     assert b"Content-Length: 100" not in seen.title() or len(seen.partition(b"\r\n\r\n")[2]) < 100
+
+
+def test_a_get_that_broke_before_its_answer_is_sent_once_more(line: Line) -> None:
+    caller = line.open()
+    caller.send("GET /again HTTP/1.1\r\nHost: web\r\n\r\n")
+    app = line.accept()
+    app.head()
+    app.reset()
+    app = line.accept()
+    assert app.head()[0] == "GET /again HTTP/1.1"
+    app.send(OK)
+    assert caller.answer().body == b"ok"
 
 
 def test_an_answer_may_come_before_the_request_is_whole(line: Line) -> None:
