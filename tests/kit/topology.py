@@ -150,12 +150,13 @@ class Mesh:
         return [line for pod in self.pods if pod.proxy is not None for line in pod.proxy.complaints()]
 
     def close(self) -> None:
-        """Take everything down, whatever state it is in."""
-        self.stop_control()
-        for pod in self.pods:
-            pod.close()
-        self.switch.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Take everything down, whatever state it is in: each step is tried, however the one before it ended."""
+        with contextlib.ExitStack() as steps:
+            steps.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            steps.callback(self.switch.close)
+            for pod in self.pods:
+                steps.callback(pod.close)
+            steps.callback(self.stop_control)
 
     def write_trust(self, anchor: KeyPair, issuer: KeyPair) -> None:
         """The bundle that proxies read, and the issuer that identity signs with."""
@@ -188,7 +189,8 @@ class Mesh:
             self.control.wait()
             for pipe in (self.control.stdin, self.control.stdout):
                 if pipe is not None:
-                    pipe.close()
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
         self.control = None
 
     def tell(self, key: str, fact: dict[str, Any]) -> None:
