@@ -64,7 +64,7 @@ bench: setup ## the proxy beside Envoy; writes build/bench.json
 
 push: setup ## push the images: make push REGISTRY=registry.example/tulle
 	@test -n "$(REGISTRY)" || { echo "push: say where to: make push REGISTRY=registry.example/tulle" >&2; exit 2; }
-	@$(PLAYBOOK) ansible/playbooks/images.yml -e images_registry=$(REGISTRY) -e images_push=true
+	@$(PLAYBOOK) ansible/playbooks/images.yml -e images_registry=$(REGISTRY)
 
 lock: ## resolve requirements.lock anew from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
