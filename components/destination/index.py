@@ -146,6 +146,10 @@ class Index:
                 # The address may already be another Service's, whose notification came first.
                 if self._services_by_ip.get(ip) == key:
                     del self._services_by_ip[ip]
+                    # Or it was another's before, which has not been seen to go.
+                    for other, service in self._services.items():
+                        if ip in service.ips:
+                            self._services_by_ip[ip] = other
         if new is not None:
             self._services[key] = new
             for ip in new.ips:
