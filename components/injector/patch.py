@@ -157,6 +157,9 @@ def proxy_container(spec: Mapping[str, Any], config: InjectorConfig, settings: P
     lifecycle: Json = {}
     if native:
         container["restartPolicy"] = "Always"
+        if settings.wait:
+            # The hook below has seen `/ready`, which never regresses: asking again, once a second, only delays the pod.
+            del container["readinessProbe"]
     if settings.wait:
         # Also for native sidecars: the kubelet starts what follows as soon as the hook returns, where a startupProbe,
         # at one try a second, would cost every pod about a second.
