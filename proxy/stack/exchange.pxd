@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t
 from proxy.io.transport cimport Protocol, Transport
 from proxy.stack.buffer cimport Buffer
 from proxy.stack.endpoint cimport Endpoint
-from proxy.telemetry.counters cimport RequestSeries, ResponseSeries
+from proxy.telemetry.counters cimport RequestSeries
 from proxy.wire.http1 cimport Method
 
 cdef enum:
@@ -59,7 +59,7 @@ cdef class Exchange:
     cdef int64_t started_ns, waiting_since_ns
     cdef RequestSeries counted_as    # set by who routes; None counts it under its endpoint
     cdef RequestSeries requests
-    cdef ResponseSeries response
+    cdef int grpc_status             # NOT_GRPC, GRPC_UNSAID, or what headers or trailers said: see classify
     cdef void start(self, Downstream downstream)
     cdef void sent_to(self, Upstream upstream, int64_t now_ns)
     cdef void answered(self, int status, int64_t now_ns)

@@ -6,6 +6,7 @@ from proxy.io.reactor cimport monotonic_ns
 from proxy.io.transport cimport Protocol, Transport
 from proxy.stack.buffer cimport Buffer
 from proxy.stack.endpoint cimport Endpoint
+from proxy.telemetry.classify cimport NOT_GRPC
 
 cdef enum:
     MAX_ATTEMPTS = 2  # one retry elsewhere, for a request that never reached an application
@@ -89,22 +90,20 @@ cdef class Exchange:
         self.avoid = None
         self.counted_as = None
         self.requests = None
-        self.response = None
+        self.grpc_status = NOT_GRPC
         self.request.clear()
 
     cdef void sent_to(self, Upstream upstream, int64_t now_ns):
         """The request begins to leave for an endpoint."""
         self.upstream = upstream
         self.requests = upstream.endpoint.requests if self.counted_as is None else self.counted_as
-        self.requests.requests += 1
-        self.requests.touched_ns = now_ns
+        self.requests.sent(now_ns)
         self.started_ns = now_ns
         self.sent = 0
 
     cdef void answered(self, int status, int64_t now_ns):
         self.response_started = True
         self.status = status
-        self.response = self.requests.response(status)
 
     cdef void body_began(self, int64_t now_ns):
         """Latency ends at the first frame of the body, as in Linkerd; without a body, at its end."""
@@ -112,8 +111,8 @@ cdef class Exchange:
         if self.latency_taken:
             return
         self.latency_taken = True
-        if self.response is not None:
-            self.response.observe_latency(elapsed)
+        if self.status:
+            self.requests.observe(self.status, elapsed)
         if self.endpoint is not None:
             self.endpoint.pending -= 1
             self.endpoint.sample(now_ns, elapsed)
@@ -124,13 +123,7 @@ cdef class Exchange:
             return
         self.body_began(now_ns)
         if self.requests is not None and self.upstream is not None:
-            self.requests.touched_ns = now_ns
-            if error is not None:
-                self.requests.failed(self.status, error)
-            elif self.status >= 500:
-                self.response.failure += 1
-            elif self.response is not None:
-                self.response.success += 1
+            self.requests.ended(self.status, self.grpc_status, error, now_ns)
         self.upstream = None
         self.endpoint = None
 

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t
 
 cdef enum:
     LATENCY_BUCKETS = 26  # Linkerd's `response_latency_ms` bounds and +Inf
+    OTHER = -1            # the status under which a series counts what is beyond MAX_OUTCOMES
 
 
 cdef class Series:
@@ -19,20 +20,33 @@ cdef class TCPSeries(Series):
     cdef void connection_closed(self, str reason)
 
 
-cdef class ResponseSeries:
-    cdef readonly int status
+cdef class Latencies:
+    """Times to the first byte of the body, for one HTTP status."""
+    cdef readonly int status         # OTHER where a series has seen too many statuses to tell them apart
     cdef int64_t buckets[LATENCY_BUCKETS]
-    cdef public int64_t success, failure, latency_sum_ms, latency_count
-    cdef void observe_latency(self, int64_t elapsed_ns)
+    cdef readonly int64_t sum_ms, count
+    cdef void observe(self, int64_t elapsed_ns)
+
+
+cdef class Outcomes:
+    """Responses that ended alike."""
+    cdef readonly int status         # 0 where there was no response head
+    cdef readonly int grpc_status    # 0..16, NOT_GRPC or GRPC_UNSAID
+    cdef readonly str error          # None for a response that came whole
+    cdef readonly bint is_failure
+    cdef readonly int64_t count
 
 
 cdef class RequestSeries(Series):
-    cdef public int64_t requests
-    cdef readonly dict by_status     # HTTP status -> ResponseSeries
-    cdef readonly dict failures      # (status, error) -> count of responses that ended in a named error
-    cdef ResponseSeries last
-    cdef ResponseSeries response(self, int status)
-    cdef void failed(self, int status, str error)
+    cdef readonly int64_t requests
+    cdef readonly list latencies, outcomes
+    cdef Latencies last_latencies
+    cdef Outcomes last_outcomes
+    cdef void sent(self, int64_t now_ns)                                   # a request left
+    cdef void observe(self, int status, int64_t elapsed_ns)                # the first byte of its body came
+    cdef void ended(self, int status, int grpc_status, str error, int64_t now_ns)
+    cdef Latencies find_latencies(self, int status)
+    cdef Outcomes find_outcomes(self, int status, int grpc_status, str error)
 
 
 cdef class CounterTable:

@@ -17,19 +17,26 @@ class TCPSeries(Series):
     write_bytes: int
     closed: dict[str, int]
 
-class ResponseSeries:
+class Latencies:
     status: int
-    success: int
-    failure: int
-    latency_sum_ms: int
-    latency_count: int
-    def __init__(self, status: int) -> None: ...
+    sum_ms: int
+    count: int
     def counts(self) -> list[int]: ...
+
+class Outcomes:
+    status: int
+    grpc_status: int
+    error: str | None
+    is_failure: bool
+    count: int
 
 class RequestSeries(Series):
     requests: int
-    by_status: dict[int, ResponseSeries]
-    failures: dict[tuple[int, str], int]
+    latencies: list[Latencies]
+    outcomes: list[Outcomes]
+    def count(
+        self, status: int, *, grpc_status: int = -1, error: str | None = None, elapsed_ns: int = 0, now_ns: int = 0
+    ) -> None: ...
 
 class CounterTable:
     series: dict[Labels, Any]

@@ -1,9 +1,14 @@
 """Counters as integer slots. Pure: no clock of its own, no text.
 
-A request touches at most two of these objects, and only by incrementing C integers; the dictionaries are looked into
-when a connection, an endpoint or a status code is seen for the first time.
+A request touches a few of these objects, and only by incrementing C integers; a list or dictionary is looked into when
+a connection, an endpoint or a status code is another than the last time.
 """
 from libc.stdint cimport int64_t
+
+from proxy.telemetry.classify cimport NOT_GRPC, is_failure
+
+cdef enum:
+    MAX_OUTCOMES = 64  # statuses, or (status, grpc-status, error), of one series: an application may invent them
 
 LATENCY_BOUNDS_MS = (
     1, 2, 3, 4, 5, 10, 20, 30, 40, 50, 100, 200, 300, 400, 500, 1000, 2000, 3000, 4000, 5000,
@@ -40,19 +45,16 @@ cdef class TCPSeries(Series):
         self.closed[reason] = self.closed.get(reason, 0) + 1
 
 
-cdef class ResponseSeries:
-    """Responses of one status code: outcome counts and the latency histogram (buckets are not cumulative here)."""
+cdef class Latencies:
+    """The latency histogram of one status code (buckets are not cumulative here)."""
 
-    def __init__(self, int status):
-        self.status = status
-
-    cdef void observe_latency(self, int64_t elapsed_ns):
+    cdef void observe(self, int64_t elapsed_ns):
         cdef int index = 0
         while index < LATENCY_BUCKETS - 1 and elapsed_ns > BOUNDS_NS[index]:
             index += 1
         self.buckets[index] += 1
-        self.latency_count += 1
-        self.latency_sum_ms += elapsed_ns // 1_000_000
+        self.count += 1
+        self.sum_ms += elapsed_ns // 1_000_000
 
     def counts(self) -> list:
         """Counts per bucket, not cumulative; the last is for +Inf."""
@@ -60,26 +62,83 @@ cdef class ResponseSeries:
         return [self.buckets[index] for index in range(LATENCY_BUCKETS)]
 
 
+cdef class Outcomes:
+    """How many responses ended with the same status, grpc-status and error."""
+
+
 cdef class RequestSeries(Series):
-    """request_total, response_total and response_latency_ms of one set of endpoint labels."""
+    """request_total, response_total and response_latency_ms of one set of endpoint labels.
+
+    A response is counted twice over: its latency when its body begins, its outcome when its stream ends, which for
+    gRPC is when it is known at all.
+    """
 
     def __init__(self, tuple labels):
         super().__init__(labels)
-        self.by_status = {}
-        self.failures = {}
+        self.latencies = []
+        self.outcomes = []
 
-    cdef ResponseSeries response(self, int status):
-        if self.last is not None and self.last.status == status:
-            return self.last
-        found = self.by_status.get(status)
-        if found is None:
-            found = self.by_status[status] = ResponseSeries(status)
-        self.last = <ResponseSeries>found
-        return self.last
+    cdef void sent(self, int64_t now_ns):
+        self.requests += 1
+        self.touched_ns = now_ns
 
-    cdef void failed(self, int status, str error):
-        key = (status, error)
-        self.failures[key] = self.failures.get(key, 0) + 1
+    cdef void observe(self, int status, int64_t elapsed_ns):
+        if self.last_latencies is None or self.last_latencies.status != status:
+            self.last_latencies = self.find_latencies(status)
+        self.last_latencies.observe(elapsed_ns)
+
+    cdef void ended(self, int status, int grpc_status, str error, int64_t now_ns):
+        """`error` is None for a response that came whole; then `grpc_status` and `status` decide (see classify)."""
+        cdef Outcomes last = self.last_outcomes
+        self.touched_ns = now_ns
+        if last is None or last.status != status or last.grpc_status != grpc_status or last.error is not error:
+            last = self.last_outcomes = self.find_outcomes(status, grpc_status, error)
+        last.count += 1
+
+    cdef Latencies find_latencies(self, int status):
+        cdef Latencies found
+        for item in self.latencies:
+            found = <Latencies>item
+            if found.status == status:
+                return found
+        if len(self.latencies) >= MAX_OUTCOMES and status != OTHER:
+            return self.find_latencies(OTHER)
+        found = Latencies.__new__(Latencies)
+        found.status = status
+        self.latencies.append(found)
+        return found
+
+    cdef Outcomes find_outcomes(self, int status, int grpc_status, str error):
+        cdef Outcomes found
+        cdef bint failed = error is not None or is_failure(status, grpc_status)
+        for item in self.outcomes:
+            found = <Outcomes>item
+            if found.status == status and found.grpc_status == grpc_status and found.error == error and \
+                    found.is_failure == failed:
+                return found
+        if len(self.outcomes) >= MAX_OUTCOMES and status != OTHER:
+            # Another status, so that what follows is not taken for one that was seen; the verdict stays.
+            status, grpc_status = OTHER, NOT_GRPC
+            error = "other" if failed else None
+            for item in self.outcomes:
+                found = <Outcomes>item
+                if found.status == OTHER and found.is_failure == failed:
+                    return found
+        found = Outcomes.__new__(Outcomes)
+        found.status = status
+        found.grpc_status = grpc_status
+        found.error = error
+        found.is_failure = failed
+        self.outcomes.append(found)
+        return found
+
+    # For tests and tools: the compiled calls above as Python sees them.
+
+    def count(self, int status, *, int grpc_status=NOT_GRPC, str error=None, int64_t elapsed_ns=0, int64_t now_ns=0):
+        """One whole request: sent, first byte after `elapsed_ns`, ended."""
+        self.sent(now_ns)
+        self.observe(status, elapsed_ns)
+        self.ended(status, grpc_status, error, now_ns)
 
 
 cdef class CounterTable:

@@ -89,20 +89,25 @@ class Registry:
 
     def _responses(self) -> Iterator[tuple[Labels, int]]:
         for series in list(self.requests.series.values()):
-            for response in list(series.by_status.values()):
-                status: Labels = (("status_code", str(response.status)),)
-                if response.success:
-                    yield series.labels + status + (("classification", "success"),), response.success
-                if response.failure:
-                    yield series.labels + status + (("classification", "failure"),), response.failure
-            for (code, error), count in list(series.failures.items()):
-                status = (("status_code", str(code)),) if code else ()
-                yield series.labels + status + (("classification", "failure"), ("error", error)), count
+            for outcome in list(series.outcomes):
+                verdict = "failure" if outcome.is_failure else "success"
+                grpc_status = _GRPC_TEXT.get(outcome.grpc_status, str(outcome.grpc_status))
+                ending = (("classification", verdict), ("grpc_status", grpc_status), ("error", outcome.error or ""))
+                yield series.labels + _status(outcome.status) + ending, outcome.count
 
     def _latencies(self) -> Iterator[tuple[Labels, Histogram]]:
         for series in list(self.requests.series.values()):
-            for response in list(series.by_status.values()):
+            for latencies in list(series.latencies):
                 yield (
-                    (*series.labels, ("status_code", str(response.status))),
-                    Histogram(LATENCY_BOUNDS_MS, response.counts(), response.latency_sum_ms),
+                    series.labels + _status(latencies.status),
+                    Histogram(LATENCY_BOUNDS_MS, latencies.counts(), latencies.sum_ms),
                 )
+
+
+_GRPC_TEXT: Final = {-1: "", -2: "2"}
+"""What is not gRPC has the label empty, as in Linkerd; a gRPC response that did not say counts as `unknown`."""
+
+
+def _status(status: int) -> Labels:
+    """0 is no response at all, a negative one too many to tell apart."""
+    return (("status_code", str(status) if status > 0 else "other"),) if status else ()
