@@ -9,7 +9,7 @@ from typing import TypedDict
 import pulumi
 
 
-class ClusterArgs(TypedDict):
+class ClusterSettings(TypedDict):
     """Which cluster; never a current context."""
 
     kubeconfig: str
@@ -18,7 +18,7 @@ class ClusterArgs(TypedDict):
     """Context in it."""
 
 
-class NameArgs(TypedDict):
+class NameSettings(TypedDict):
     """Names that identities are made of."""
 
     mesh_namespace: str
@@ -31,7 +31,7 @@ class NameArgs(TypedDict):
     """DNS domain of the cluster."""
 
 
-class ImageArgs(TypedDict):
+class ImageSettings(TypedDict):
     """The images, fully resolved."""
 
     proxy: str
@@ -48,7 +48,7 @@ class ImageArgs(TypedDict):
     """Name of a pull Secret, or empty."""
 
 
-class TrustArgs(TypedDict):
+class TrustSettings(TypedDict):
     """The certificate authority."""
 
     protect: bool
@@ -61,7 +61,7 @@ class TrustArgs(TypedDict):
     """PEM of the anchors behind a brought issuer, or of further ones beside the stack's own; or empty."""
 
 
-class ProxyArgs(TypedDict):
+class ProxyDefaults(TypedDict):
     """Defaults of the data plane."""
 
     inbound_policy: str
@@ -94,7 +94,7 @@ class ProxyArgs(TypedDict):
     """What pods may override; ["*"] for all."""
 
 
-class TelemetryArgs(TypedDict):
+class TelemetrySettings(TypedDict):
     """Prometheus."""
 
     enabled: bool
@@ -107,7 +107,7 @@ class TelemetryArgs(TypedDict):
     """How often proxies are asked."""
 
 
-class DemoArgs(TypedDict):
+class DemoSettings(TypedDict):
     """The demo application."""
 
     enabled: bool
@@ -116,14 +116,14 @@ class DemoArgs(TypedDict):
     """Requests per second of its meshed client."""
 
 
-class MeshArgs(TypedDict):
+class MeshSettings(TypedDict):
     """The whole mesh."""
 
-    cluster: ClusterArgs
+    cluster: ClusterSettings
     """Where it runs."""
-    names: NameArgs
+    names: NameSettings
     """What it is called."""
-    images: ImageArgs
+    images: ImageSettings
     """What it runs."""
     replicas: int
     """Pods of each control-plane component."""
@@ -131,24 +131,24 @@ class MeshArgs(TypedDict):
     """Namespaces to create with injection enabled."""
     leaf_lifetime: str
     """Life of a workload's certificate."""
-    trust: TrustArgs
+    trust: TrustSettings
     """The certificate authority."""
-    proxy: ProxyArgs
+    proxy: ProxyDefaults
     """The data plane's defaults."""
-    telemetry: TelemetryArgs
+    telemetry: TelemetrySettings
     """Prometheus."""
-    demo: DemoArgs
+    demo: DemoSettings
     """The demo."""
 
 
 class CertificateAuthorityArgs(TypedDict):
     """Anchor, issuer and the bundle that proxies trust."""
 
-    cluster: ClusterArgs
+    cluster: ClusterSettings
     """Where the Secrets are written, by the dynamic providers themselves."""
-    names: NameArgs
+    names: NameSettings
     """Namespaces and trust domain."""
-    trust: TrustArgs
+    trust: TrustSettings
     """Own or brought, protected or not."""
     mesh_namespace: pulumi.Input[str]
     """The mesh namespace, once it exists."""
@@ -159,7 +159,7 @@ class CertificateAuthorityArgs(TypedDict):
 class ComponentArgs(TypedDict):
     """What every part of the control plane needs."""
 
-    mesh: MeshArgs
+    mesh: MeshSettings
     """The mesh's settings."""
     namespace: pulumi.Input[str]
     """The mesh namespace, once it exists."""
@@ -177,7 +177,7 @@ class MeshedNamespaceArgs(TypedDict):
 class InjectionReadyArgs(TypedDict):
     """Proof that pods of a namespace are injected."""
 
-    cluster: ClusterArgs
+    cluster: ClusterSettings
     """Where to ask."""
     namespace: pulumi.Input[str]
     """In which namespace."""

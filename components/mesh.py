@@ -12,7 +12,7 @@ import pulumi
 import pulumi.runtime.config as stack_config
 import pulumi_kubernetes as k8s
 
-from components.args import ComponentArgs, MeshArgs
+from components.args import ComponentArgs, MeshSettings
 from components.demo.resource import Demo
 from components.deploy.errors import DeployError
 from components.deploy.resource import StackOwner
@@ -26,8 +26,8 @@ from components.workload import labels_of
 from proxy.api import labels
 
 
-def read_stack() -> MeshArgs:
-    """The arguments that the current stack's config means; the one place where config is read."""
+def read_stack() -> MeshSettings:
+    """The settings that the current stack's config means; the one place where config is read."""
     given: Mapping[str, str] = stack_config.CONFIG.get() or json.loads(os.environ.get("PULUMI_CONFIG", "{}"))
     try:
         return read(given, pulumi.get_stack(), os.environ)
@@ -44,7 +44,7 @@ class ControlPlane(pulumi.ComponentResource):
     def __init__(
         self,
         name: str,
-        mesh: MeshArgs,
+        mesh: MeshSettings,
         namespace: pulumi.Input[str],
         authority: CertificateAuthority,
         opts: pulumi.ResourceOptions | None = None,
@@ -70,7 +70,7 @@ class Mesh(pulumi.ComponentResource):
     prometheus_url: pulumi.Output[str]
     """Where the mesh's metrics are asked for; empty if nowhere."""
 
-    def __init__(self, name: str, args: MeshArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: MeshSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         provider = k8s.Provider(
             f"{name}-kubernetes",
             kubeconfig=args["cluster"]["kubeconfig"],

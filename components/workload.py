@@ -12,7 +12,7 @@ import msgspec
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.args import MeshArgs
+from components.args import MeshSettings
 from components.injector.config import KNOWN_OVERRIDES, InjectorConfig, ProxySettings, Resources
 from components.injector.control_plane import control_plane_pod, control_plane_settings
 from components.injector.patch import Owner, inject_pod
@@ -51,7 +51,7 @@ class ServiceArgs(TypedDict):
 class WorkloadArgs(TypedDict):
     """One part of the control plane."""
 
-    mesh: MeshArgs
+    mesh: MeshSettings
     """The mesh's settings."""
     namespace: pulumi.Input[str]
     """The mesh namespace, once it exists."""
@@ -100,7 +100,7 @@ def hash_of(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-def injector_config(mesh: MeshArgs) -> InjectorConfig:
+def injector_config(mesh: MeshSettings) -> InjectorConfig:
     """The injector's configuration; the control plane's own pods are patched with the same one."""
     proxy, names, images = mesh["proxy"], mesh["names"], mesh["images"]
     everything = proxy["allowed_overrides"] == ["*"]

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.args import MeshArgs
+from components.args import MeshSettings
 from components.injector.config import encode_config
 from components.injector.resource import InjectionReady, Injector, MeshedNamespace
 from components.workload import (
@@ -34,7 +34,7 @@ class Demo(pulumi.ComponentResource):
     """The demo application."""
 
     def __init__(
-        self, name: str, mesh: MeshArgs, injector: Injector, opts: pulumi.ResourceOptions | None = None
+        self, name: str, mesh: MeshSettings, injector: Injector, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("tulle:index:Demo", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
@@ -96,7 +96,9 @@ def _deployment(
     )
 
 
-def _template(mesh: MeshArgs, app: str, module: str, port: int, environment: dict[str, str], settings: str) -> Template:
+def _template(
+    mesh: MeshSettings, app: str, module: str, port: int, environment: dict[str, str], settings: str
+) -> Template:
     images = mesh["images"]
     health = port if port == HTTP_PORT else HEALTH_PORT
     ports = {

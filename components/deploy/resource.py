@@ -17,7 +17,7 @@ from pulumi.dynamic import (
     ResourceProvider,
 )
 
-from components.args import ClusterArgs
+from components.args import ClusterSettings
 
 CLI = "pulumi"
 
@@ -86,7 +86,7 @@ class OwnerProvider(ResourceProvider):
 class StackOwner(Resource, module="tulle", name="StackOwner"):
     """Which deployer owns this stack."""
 
-    def __init__(self, name: str, cluster: ClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, cluster: ClusterSettings, opts: pulumi.ResourceOptions | None = None) -> None:
         props = {
             "kubeconfig": cluster["kubeconfig"],
             "context": cluster["context"],

@@ -11,7 +11,7 @@ import pulumi
 from google.protobuf import empty_pb2
 from pulumi.runtime import mocks, settings, stack
 
-from components.args import MeshArgs
+from components.args import MeshSettings
 from components.deploy import project, wire
 from components.settings import read
 
@@ -26,7 +26,7 @@ def config(stack_name: str = "local", **overrides: str) -> dict[str, str]:
     return project.load(ROOT).config(stack_name, named).values
 
 
-def arguments(stack_name: str = "local", **overrides: str) -> MeshArgs:
+def arguments(stack_name: str = "local", **overrides: str) -> MeshSettings:
     """The mesh's arguments for a stack of this project."""
     cluster = {"kubernetes:context": "some", "kubernetes:kubeconfig": "/state/kubeconfig"}
     return read({**config(stack_name, **overrides), **cluster}, stack_name, ENVIRONMENT)

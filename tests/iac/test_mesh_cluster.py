@@ -20,9 +20,9 @@ from components.deploy.errors import NotReadyError
 from components.deploy.ledger import Ledger
 from components.deploy.refs import Ref
 from components.deploy.resource import OwnerProvider
+from components.forms import IMAGES
 from components.injector import resource as injector
 from components.injector.resource import InjectionProbe
-from components.settings import IMAGES
 from components.trust import authority
 from components.trust.resource import IssuerProvider
 from proxy.api import labels

@@ -13,7 +13,8 @@ from components.deploy import project
 from components.deploy.errors import DeployError
 from components.deploy.refs import Target
 from components.deploy.target import choose
-from components.settings import read
+from components.forms import FORMS, amount
+from components.settings import read, values
 from tests.iac.kit import ENVIRONMENT, ROOT, arguments, config
 
 
@@ -35,9 +36,16 @@ def test_each_stack_of_the_project_is_usable(stack: str) -> None:
     assert settings["trust"]["protect"] is (stack == "prod")
 
 
-def test_every_key_of_the_schema_is_read() -> None:
-    # `read` refuses keys it does not ask for, and `config` supplies all keys of the schema.
+def test_schema_and_forms_have_the_same_keys_in_the_same_order() -> None:
+    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    assert list(FORMS) == list(declared)
     read(config(), "local", ENVIRONMENT)
+
+
+def test_every_default_is_allowed_and_every_form_says_what_it_allows() -> None:
+    assert set(values(config())) == set(FORMS)
+    for key, form in FORMS.items():
+        assert len(form.allowed) > 8, key
 
 
 @pytest.mark.parametrize(
@@ -46,14 +54,20 @@ def test_every_key_of_the_schema_is_read() -> None:
         ("replicas", "0", "an integer from 1 to 9"),
         ("meshNamespace", "Tulle", "DNS label"),
         ("trustDomain", "a..b", "DNS name"),
-        ("trustNamespace", "tulle", "another namespace"),
+        ("trustNamespace", "tulle", "another one than meshNamespace"),
         ("identity.leafLifetime", "1 day", "duration"),
         ("proxy.inboundPolicy", "allow", "all-unauthenticated"),
         ("proxy.opaquePorts", "25,70000", "port ranges"),
         ("proxy.opaquePorts", "90-80", "port ranges"),
         ("proxy.clusterNetworks", "10.0.0.0/33", "networks"),
         ("proxy.memoryLimit", "lots", "quantity"),
-        ("proxy.allowedOverrides", '["proxy-colour"]', "one of"),
+        ("proxy.memoryLimit", "16Mi", "at least proxy.memoryRequest (32Mi)"),
+        ("identity.leafLifetime", "30s", "at least 60s"),
+        ("images.tag", "a b", "image tag"),
+        ("trust.protect", "yes", "true or false"),
+        ("demo.rate", "-1", "from 0 to 10000"),
+        ("images.pullSecret", "a b", "name of a Secret"),
+        ("proxy.allowedOverrides", '["proxy-colour"]', "proxy-cpu-limit"),
         ("images.digests", '{"proxy": "abc"}', "sha256"),
         ("images.refs", '{"proxi": "abc"}', "proxy, control, prometheus"),
         ("images.pullPolicy", "Sometimes", "Always"),
@@ -69,6 +83,14 @@ def test_a_value_that_cannot_be_used_is_named(key: str, value: str, wanted: str)
     assert key in text
     assert wanted in text
     assert "-c " in text
+    bad = json.loads(value) if value[0] in "[{" else value
+    assert all(item in text for item in ([value] if isinstance(bad, str | int) else list(bad)[:1])), "names the value"
+
+
+def test_a_refused_value_does_not_fill_the_terminal() -> None:
+    with pytest.raises(DeployError) as caught:
+        read({**config(), "tulle:images.tag": "x y" * 2000}, "local", ENVIRONMENT)
+    assert len(str(caught.value)) < 400
 
 
 def test_an_unknown_key_is_named_with_the_nearest_known_one() -> None:
@@ -175,3 +197,9 @@ def test_the_project_is_found_from_anywhere(tmp_path: Path) -> None:
     assert project.find(tmp_path).root == ROOT
     assert project.find(ROOT / "components" / "deploy").root == ROOT
     assert dataclasses.is_dataclass(project.find(tmp_path))
+
+
+def test_quantities_are_numbers() -> None:
+    assert [amount(text) for text in ("10m", "2", "1.5", "1k", "32Mi", "1Gi", "2G")] == [
+        *(0.01, 2, 1.5, 1000, 32 * 2**20, 2**30, 2e9)
+    ]

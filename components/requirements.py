@@ -1,0 +1,82 @@
+"""What a cluster's nodes and network must offer the mesh: pure, a function of the settings alone.
+
+Kernel features carry the names under which the Ansible role `node` tries them, so that what is asked for here is what
+is proven there. Nothing here looks at a node.
+"""
+
+from typing import Any, Final
+
+from components.args import MeshSettings
+from components.identity.authority import SKEW
+from proxy.api import labels
+
+NATIVE_SIDECARS: Final = "1.29"
+"""The first Kubernetes whose API server has native sidecars by default."""
+POD_CAPABILITIES: Final = ("NET_ADMIN", "NET_RAW")
+"""What a pod's init container needs to set the redirection."""
+
+
+def node_requirements(settings: MeshSettings) -> dict[str, Any]:
+    """Kubernetes, kernel features, ports, paths, clock and what each meshed pod costs; plain data for JSON."""
+    proxy = settings["proxy"]
+    return {
+        "kubernetes": {"minimum": NATIVE_SIDECARS if proxy["sidecar"] == "native" else "", "why": _sidecars(settings)},
+        "kernel": kernel(settings),
+        "ports": ports(settings),
+        "paths": [],
+        "clock": {"maxSkewSeconds": int(SKEW.total_seconds()), "why": "certificates begin this much before their time"},
+        "pods": {
+            "capabilities": list(POD_CAPABILITIES),
+            "reservedPorts": [labels.OUTBOUND_PORT, labels.INBOUND_PORT, labels.TAP_PORT, labels.ADMIN_PORT],
+            "reservedUids": [labels.PROXY_UID],
+            "cpuRequest": proxy["cpu_request"],
+            "memoryRequest": proxy["memory_request"],
+            "memoryLimit": proxy["memory_limit"],
+        },
+    }
+
+
+def kernel(settings: MeshSettings) -> list[dict[str, Any]]:
+    """Features of the kernel, by the names of the role `node`."""
+    redirect = "each meshed pod's TCP is redirected to its proxy (nat, REDIRECT, owner)"
+    found = [
+        {"feature": "iptables_redirect", "why": redirect},
+        {"feature": "iptables_matches", "why": "ports that bypass the proxy, and rules that can be told apart"},
+        {"feature": "conntrack", "why": "the proxy asks the kernel for a connection's original destination"},
+    ]
+    if settings["proxy"]["ipv6"]:
+        found.append({"feature": "ip6tables_redirect", "why": f"proxy.ipv6: {redirect}"})
+    return found
+
+
+def ports(settings: MeshSettings) -> list[dict[str, Any]]:
+    """What a firewall or a network policy must let through, as TCP to pods; no port of a node is used."""
+    mesh = settings["names"]["mesh_namespace"]
+    found = [
+        _port("any", "meshed pods", "meshed pods", "HTTP goes to the application's own port"),
+        _port(labels.INBOUND_PORT, "meshed pods", "meshed pods", "other protocols go to the peer's proxy"),
+        _port(labels.IDENTITY_PORT, "meshed pods", f"{mesh}/identity", "certificates"),
+        _port(labels.DESTINATION_PORT, "meshed pods", f"{mesh}/destination", "discovery"),
+        _port(labels.INJECTOR_PORT, "API server", f"{mesh}/injector", "the admission webhook"),
+        _port(labels.ADMIN_PORT, "kubelet", "meshed pods", "the proxy's probes"),
+        _port(labels.CONTROLLER_ADMIN_PORT, "kubelet", f"{mesh}/*", "the control plane's probes"),
+    ]
+    telemetry = settings["telemetry"]
+    if telemetry["enabled"] or telemetry["url"]:
+        prometheus = telemetry["url"] or f"{mesh}/prometheus"
+        found.append(_port(labels.ADMIN_PORT, prometheus, "meshed pods", "metrics of proxies"))
+        found.append(_port(labels.CONTROLLER_ADMIN_PORT, prometheus, f"{mesh}/*", "metrics of the control plane"))
+    return found
+
+
+def _port(port: int | str, source: str, target: str, why: str) -> dict[str, Any]:
+    return {"port": port, "protocol": "TCP", "from": source, "to": target, "why": why}
+
+
+def _sidecars(settings: MeshSettings) -> str:
+    mode = settings["proxy"]["sidecar"]
+    if mode == "classic":
+        return "proxy.sidecar=classic: any supported Kubernetes"
+    if mode == "native":
+        return f"proxy.sidecar=native: native sidecars, Kubernetes {NATIVE_SIDECARS} and newer"
+    return f"proxy.sidecar=auto: native sidecars from Kubernetes {NATIVE_SIDECARS} on, classic ones before"
