@@ -1,5 +1,6 @@
 """A whole cluster beside the user's: in a network namespace, with folders and a cgroup of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -70,6 +71,24 @@ class Sandbox:
         for key in path:
             found = found[key]
         return int(found["pid"])
+
+    def running(self, name: str, but: str) -> bool:
+        """Whether a pod runs, in another container than this."""
+        (status,) = self.pod(name)["containerStatuses"]
+        return "running" in status["state"] and status["containerID"] != but
+
+    def kill_everything(self) -> None:
+        """SIGKILL to all processes of the cluster, containers and their shims too, until none is left."""
+
+        def look() -> bool:
+            lists = Path("/sys/fs/cgroup").glob(f"**/{CGROUP}/**/cgroup.procs")
+            found = {pid for path in lists for pid in _read(path).split()}
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            return not found
+
+        until("an end of all processes", look, 20)
 
     def traces(self) -> dict[str, Any]:
         """All that a cluster could leave on a machine, outside of its folders."""
@@ -161,6 +180,14 @@ def test_a_cluster_comes_stays_and_goes_without_a_trace(sandbox: Sandbox) -> Non
     assert status["containerStatuses"][0]["restartCount"] == 0
     if container:
         assert status["containerStatuses"][0]["containerID"] == container["containerStatuses"][0]["containerID"]
+
+    # Nothing survives the end of a machine, or of a container it lived in; what was said of the pod is not believed.
+    container = sandbox.pod("one")["containerStatuses"][0]["containerID"]
+    sandbox.kill_everything()
+    sandbox.playbook("site.yml")
+    status = sandbox.pod("one")["containerStatuses"][0]
+    assert status.get("containerID") != container or "running" not in status["state"]
+    until("the pod running again", lambda: sandbox.running("one", container), 30)
 
     # A member that is killed is back by itself.
     killed = sandbox.pid("members", "kube-scheduler")

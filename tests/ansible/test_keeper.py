@@ -23,8 +23,11 @@ cgroups = load(f"{KEEPER}/cgroups.py", "cgroups")
 network = load(f"{KEEPER}/network.py", "network")
 checks = load(f"{KEEPER}/checks.py", "checks")
 members = load(f"{KEEPER}/members.py", "members")
+mounts = load(f"{KEEPER}/mounts.py", "mounts")
+pods = load(f"{KEEPER}/pods.py", "pods")
+commands = load(f"{KEEPER}/__main__.py", "keeper_commands")
 # Only `python3 keeper` and this test import them by these names.
-for name in ("settings", "record", "cgroups", "network", "checks", "members"):
+for name in ("settings", "record", "cgroups", "network", "checks", "members", "mounts", "pods"):
     del sys.modules[name]
 
 
@@ -41,6 +44,9 @@ def write_settings(state: Path, **changes: Any) -> Path:
         "shielded": [],
         "ports": {},
         "disk_gib": 0,
+        "node": "tulle",
+        "kubectl": ["false"],
+        "ctr": ["false"],
         "members": [],
         **changes,
     }
@@ -129,6 +135,83 @@ class TestProbes:
 
     def test_a_member_without_a_probe_is_ready(self) -> None:
         assert settings_module.Member("one", ("true",)).is_ready()
+
+
+def pod(uid: str, phase: str = "Running", **states: tuple[str, str]) -> dict[str, Any]:
+    """A pod as the API server has it: for each container its state and its id."""
+    entries = [
+        {"name": name, "state": {state: {}}, **({"containerID": f"containerd://{identity}"} if identity else {})}
+        for name, (state, identity) in states.items()
+    ]
+    status = {"phase": phase, "initContainerStatuses": entries[:1], "containerStatuses": entries[1:]}
+    return {"metadata": {"namespace": "demo", "name": uid, "uid": uid}, "status": status}
+
+
+class TestWhatIsSaidOfPods:
+    """Until the kubelet has written anew, the API server tells of containers that are no more."""
+
+    def test_a_container_that_runs_is_believed(self) -> None:
+        said = [pod("web", proxy=("running", "aa"), app=("running", "bb"))]
+        assert pods.disagreements(said, {"web"}, {"aa", "bb", "sandbox"}) == []
+
+    def test_a_container_of_before_is_not(self) -> None:
+        said = [pod("web", proxy=("running", "aa"), app=("running", "bb"))]
+        assert pods.disagreements(said, {"web"}, {"bb"}) == [
+            "pod demo/web: container proxy is said to run and does not"
+        ]
+
+    def test_a_pod_that_the_kubelet_does_not_know(self) -> None:
+        (found,) = pods.disagreements([pod("web", app=("waiting", ""))], set(), set())
+        assert found == "pod demo/web: the kubelet has not taken it up"
+
+    @pytest.mark.parametrize("state", ["waiting", "terminated"])
+    def test_a_container_that_is_not_said_to_run(self, state: str) -> None:
+        assert pods.disagreements([pod("web", proxy=("terminated", "aa"), app=(state, ""))], {"web"}, set()) == []
+
+    @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+    def test_a_pod_that_has_ended_is_nobodys(self, phase: str) -> None:
+        assert pods.disagreements([pod("job", phase, app=("terminated", "aa"))], set(), set()) == []
+
+    def test_only_running_tasks_run(self) -> None:
+        listed = "TASK    PID     STATUS    \naa      4711    RUNNING\nbb      4712    STOPPED\n"
+        assert pods.running_tasks(listed) == {"aa"}
+
+    def test_no_answer_is_no_agreement(self, tmp_path: Path) -> None:
+        settings = settings_of(tmp_path, kubectl=["sh", "-c", "echo the server is gone >&2; exit 1"])
+        assert pods.look(settings) == ["the server is gone"]
+
+    def test_waiting_says_what_it_waits_for(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        # No keeper runs, so nothing is to be waited for.
+        assert commands.settle(settings_of(tmp_path, kubectl=["sh", "-c", "echo gone >&2; exit 1"])) == 1
+        said = capsys.readouterr().err
+        assert "does not say what runs here: gone" in said
+        assert str(tmp_path / "log/kubelet.log") in said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="control groups need root")
+class TestBeginningAnew:
+    """Of containers that nobody can find again nothing is left for the next start to stumble upon."""
+
+    def test_orphans_and_the_cgroups_of_ended_containers_go(self, tmp_path: Path) -> None:
+        name = f"tulle-test-{os.getpid()}"
+        runtime = tmp_path / "containerd"
+        settings = settings_of(tmp_path, cgroup=name, binds={"/run/containerd": str(runtime)})
+        (runtime / "io.containerd.runtime.v2.task").mkdir(parents=True)
+        cgroups.make(name)
+        with subprocess.Popen(["sleep", "600"]) as orphan:
+            try:
+                for hierarchy in cgroups.hierarchies():
+                    (hierarchy / name / "kubepods" / "pod1" / "ended").mkdir(parents=True)
+                (cgroups.hierarchies()[0] / name / cgroups.SYSTEM / "cgroup.procs").write_text(str(orphan.pid))
+                assert cgroups.processes(name) == [orphan.pid]
+                assert mounts.home([orphan.pid]) is None
+                commands.forget(settings)
+                assert orphan.wait(timeout=5) == -signal.SIGKILL
+            finally:
+                orphan.kill()
+                cgroups.remove(name)
+        assert [folder for folder in cgroups.folders(name) if folder.exists()] == []
+        assert not runtime.exists()
 
 
 @pytest.fixture

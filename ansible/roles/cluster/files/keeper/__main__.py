@@ -1,4 +1,4 @@
-"""Keeps the processes of Tulle's local cluster: `python3 keeper {up|check|start|wait|stop|status|clean} cluster.json`.
+"""Keeps the processes of Tulle's local cluster: `python3 keeper COMMAND cluster.json`, the commands as in `COMMANDS`.
 
 What belongs here: reading the one settings file and the order of steps in each command. How a cgroup, a mount, an
 interface or a process is handled is in the modules beside this one. Only the standard library is used, so that a
@@ -17,14 +17,19 @@ import checks
 import members
 import mounts
 import network
+import pods
 from settings import Settings
 
-USAGE = "usage: keeper {up|check|start|wait [MEMBER...]|stop|status|clean} SETTINGS.json"
+USAGE = "usage: keeper {up|check|start|wait [MEMBER...]|settle|stop|status|clean} SETTINGS.json"
 IN_THE_WAY = 3
 # What is needed before anything can be declared to the cluster.
 FIRST = ("containerd", "kube-apiserver")
 # Everything is up within seconds once built; a member that is not ready after this long is not coming.
 START_SECONDS = 120.0
+# A kubelet with a hundred dead pods to start again on busy cores writes the last of them anew within this long.
+SETTLE_SECONDS = 300.0
+# More than these in one message help nobody.
+MOST_TOLD = 8
 # The API server drains its watchers and etcd syncs its log; past this long they are killed.
 STOP_SECONDS = 20.0
 
@@ -33,8 +38,10 @@ def up(settings: Settings) -> int:
     """Have the members run with the settings of now; says whether it started them, or what is in the way."""
     running = members.keeper_of(settings) is not None
     if running and members.running_digest(settings) != members.digest(settings):
-        members.stop(settings, STOP_SECONDS)
         running = False
+    if not running:
+        # Also what outlives a keeper that was killed: members that are still ending hold their ports.
+        members.stop(settings, STOP_SECONDS)
     problems = [] if running else checks.problems(settings)
     print(json.dumps({"started": not running and not problems, "problems": problems}))
     if problems:
@@ -89,17 +96,31 @@ def daemonize(settings: Settings) -> None:
 
 def prepare(settings: Settings) -> None:
     """What must be there before the first member: a cgroup, a mount namespace, the bridge and its routes."""
-    survivors = cgroups.processes(settings.cgroup)
+    home = mounts.home(cgroups.processes(settings.cgroup))
+    if home is None:
+        forget(settings)
     cgroups.make(settings.cgroup)
     cgroups.enter(settings.cgroup)
-    if survivors:
-        # Containers of an earlier keeper still run; their mounts are in its mount namespace, so that one is joined.
-        mounts.join(survivors)
-    else:
-        mounts.forget_runtime_state(settings)
+    if home is None:
         mounts.separate()
+    else:
+        # Containers of an earlier keeper still run; their mounts are in its mount namespace, so that one is joined.
+        mounts.join(home)
     mounts.bind(settings)
     network.make(settings)
+
+
+def forget(settings: Settings) -> None:
+    """Begin as after a reboot: no container can be found again, so nothing may be left that speaks of one.
+
+    A container without its shim is nobody's and is ended. The cgroups of ended containers must go: a kubelet asks the
+    runtime for the process of each, again and again for three seconds, before it takes up its first pod.
+    """
+    left = cgroups.kill(settings.cgroup)
+    if left:
+        raise OSError(f"processes {left} of an earlier cluster do not end; is one of them in uninterruptible sleep?")
+    cgroups.remove(settings.cgroup)
+    mounts.forget_runtime_state(settings)
 
 
 def wait(settings: Settings, *names: str) -> int:
@@ -118,6 +139,23 @@ def wait(settings: Settings, *names: str) -> int:
         if log.exists():
             print(f"--- {log}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-5:]), file=sys.stderr)
     return 1
+
+
+def settle(settings: Settings) -> int:
+    """Wait until what the API server says of containers is so; until then nothing that it says can be built upon."""
+    began = time.monotonic()
+    while found := pods.look(settings):
+        if not members.keeper_of(settings) or time.monotonic() - began > SETTLE_SECONDS:
+            print(
+                f"keeper: after {time.monotonic() - began:.0f} s the API server does not say what runs here: "
+                + "; ".join(found[:MOST_TOLD])
+                + (f"; and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else "")
+                + f"; see {settings.logs / 'kubelet.log'} and {settings.logs / 'containerd.log'}",
+                file=sys.stderr,
+            )
+            return 1
+        time.sleep(0.5)
+    return 0
 
 
 def stop(settings: Settings) -> int:
@@ -146,7 +184,16 @@ def clean(settings: Settings) -> int:
     return 0
 
 
-COMMANDS = {"up": up, "check": check, "start": start, "wait": wait, "stop": stop, "status": status, "clean": clean}
+COMMANDS = {
+    "up": up,
+    "check": check,
+    "start": start,
+    "wait": wait,
+    "settle": settle,
+    "stop": stop,
+    "status": status,
+    "clean": clean,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -83,6 +83,9 @@ def stop(settings: Settings, seconds: float) -> None:
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+            # Its ports are free only when it has ended.
+            while living(entry) and time.monotonic() < deadline:
+                time.sleep(0.05)
     settings.pids.unlink(missing_ok=True)
 
 

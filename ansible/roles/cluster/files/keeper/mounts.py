@@ -31,22 +31,23 @@ def separate() -> None:
     subprocess.run(["mount", "--make-rshared", "/"], check=True)
 
 
-def join(processes: list[int]) -> None:
-    """Enter the namespace that most of these live in: containers have one each, their shims share the cluster's."""
-    homes = [os.readlink(f"/proc/{pid}/ns/mnt") for pid in processes if os.path.exists(f"/proc/{pid}/ns/mnt")]
-    home = max(set(homes), key=lambda one: (is_keepers(one, processes), homes.count(one)))
-    pid = next(pid for pid in processes if os.readlink(f"/proc/{pid}/ns/mnt") == home)
+def home(processes: list[int]) -> int | None:
+    """One of these that lives in the cluster's mount namespace, as shims do; none where no shim is left.
+
+    Containers have a mount namespace each: their root is not the machine's, and shows no socket of containerd.
+    """
+    for pid in processes:
+        if os.path.exists(f"/proc/{pid}/root/run/containerd/containerd.sock.ttrpc"):
+            return pid
+    return None
+
+
+def join(pid: int) -> None:
     descriptor = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY)
     try:
         _call("setns", descriptor, CLONE_NEWNS)
     finally:
         os.close(descriptor)
-
-
-def is_keepers(home: str, processes: list[int]) -> bool:
-    """Whether the shims live there: their root is the machine's, a container's is not."""
-    pid = next(pid for pid in processes if os.readlink(f"/proc/{pid}/ns/mnt") == home)
-    return os.path.exists(f"/proc/{pid}/root/run/containerd/containerd.sock.ttrpc")
 
 
 def _is_mounted(where: str) -> bool:

@@ -54,6 +54,9 @@ class Settings:
     shielded: tuple[str, ...]
     ports: dict[str, int]
     disk_gib: float
+    node: str
+    kubectl: tuple[str, ...]
+    ctr: tuple[str, ...]
     members: tuple[Member, ...]
 
     @classmethod
@@ -63,7 +66,8 @@ class Settings:
             Member(one["name"], tuple(one["argv"]), one.get("ready", ""), one.get("authority", ""))
             for one in raw["members"]
         )
-        raw["shielded"] = tuple(raw["shielded"])
+        for name in ("shielded", "kubectl", "ctr"):
+            raw[name] = tuple(raw[name])
         return cls(path=path, **{**raw, "state": Path(raw["state"])})
 
     @property
