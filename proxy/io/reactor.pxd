@@ -30,7 +30,9 @@ cdef class Reactor:
     cdef list deferred_queue
     cdef list graveyard         # what was unregistered: kept until the current turn is over, which may still name it
     cdef list timers
-    cdef bint ticking
+    cdef int64_t wake_ns        # when the next tick is due; 0 when no deadline is armed
+    cdef object wake_handle     # of the loop, for that tick
+    cdef readonly int64_t wakeups  # ticks so far
     cdef bint polling
     cdef readonly int64_t now_ns  # the clock as of the start of the current event
     cdef int register(self, Pollable pollable, uint32_t events) except -1
@@ -39,5 +41,6 @@ cdef class Reactor:
     cdef void run_deferred(self)
     cdef void arm(self, Timer timer, int64_t delay_ns)
     cdef void disarm(self, Timer timer)
+    cdef void wake_at(self, int64_t deadline_ns)
     cdef void crashed(self, Pollable pollable, exc)
     cdef int64_t time_ns(self)

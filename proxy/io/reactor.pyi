@@ -4,6 +4,7 @@ from collections.abc import Callable
 class Reactor:
     loop: AbstractEventLoop
     now_ns: int
+    wakeups: int
     def __init__(self, loop: AbstractEventLoop) -> None: ...
     def close(self) -> None: ...
 

@@ -12,7 +12,8 @@ from proxy.io cimport posix
 cdef enum:
     BATCH = 64  # events taken at one wake-up; the loop's other work gets its turn between batches
 
-# Resolution of deadlines. The ticker runs only while a deadline is armed, so an idle proxy does not wake.
+# Resolution of deadlines: they are looked at on a grid of this width, so that many that lie close cost one wake-up.
+# Between them nothing wakes: a proxy with a thousand idle connections sleeps until the first of their time limits.
 cdef int64_t TICK_NS = 20_000_000
 
 
@@ -82,6 +83,9 @@ cdef class Reactor:
         """Stop watching. Registered descriptors stay open; their owners close them."""
         if self.epfd >= 0:
             self.loop.remove_reader(self.epfd)
+            if self.wake_handle is not None:
+                self.wake_handle.cancel()
+                self.wake_handle = None
             posix.close(self.epfd)
             self.epfd = -1
 
@@ -172,9 +176,16 @@ cdef class Reactor:
         if timer.slot < 0:
             timer.slot = len(self.timers)
             self.timers.append(timer)
-        if not self.ticking:
-            self.ticking = True
-            self.loop.call_later(TICK_NS / 1e9, self.tick)
+        if self.wake_ns == 0 or timer.deadline_ns <= self.wake_ns - TICK_NS:
+            self.wake_at(timer.deadline_ns)
+
+    cdef void wake_at(self, int64_t deadline_ns):
+        """Have the next tick on the first point of the grid that is not before `deadline_ns`."""
+        if self.wake_handle is not None:
+            self.wake_handle.cancel()
+        self.wake_ns = (deadline_ns + TICK_NS - 1) // TICK_NS * TICK_NS
+        # The loop counts in whole milliseconds: one more, so that it is never early.
+        self.wake_handle = self.loop.call_later((self.wake_ns - monotonic_ns()) / 1e9 + 0.001, self.tick)
 
     cdef void disarm(self, Timer timer):
         cdef Timer last
@@ -187,10 +198,15 @@ cdef class Reactor:
         timer.slot = -1
 
     def tick(self):
-        """Fire what is due. Due timers are collected first, because firing one may arm or disarm others."""
+        """Fire what is due, then sleep until the earliest deadline of the rest. Due timers are collected first, because
+        firing one may arm or disarm others."""
         cdef Timer timer
         cdef list due = []
-        self.now_ns = monotonic_ns()
+        cdef int64_t earliest = 0
+        self.wakeups += 1
+        self.wake_handle = None
+        # Nothing is earlier than now: what is armed meanwhile is found when the earliest is looked for.
+        self.now_ns = self.wake_ns = monotonic_ns()
         for item in self.timers:
             timer = <Timer>item
             if timer.deadline_ns <= self.now_ns:
@@ -205,7 +221,10 @@ cdef class Reactor:
                     self.loop.call_exception_handler({"message": f"deadline failed in {timer!r}", "exception": exc})
         self.run_deferred()
         self.graveyard.clear()
-        if self.timers:
-            self.loop.call_later(TICK_NS / 1e9, self.tick)
-        else:
-            self.ticking = False
+        self.wake_ns = 0
+        for item in self.timers:
+            timer = <Timer>item
+            if earliest == 0 or timer.deadline_ns < earliest:
+                earliest = timer.deadline_ns
+        if earliest:
+            self.wake_at(earliest)
