@@ -139,17 +139,26 @@ class MeshSettings(TypedDict):
     """Prometheus."""
     demo: DemoSettings
     """The demo."""
+    rendered: bool
+    """Declare for `tulle render`: plain objects only, with a Job in place of what a deployer makes in the cluster."""
 
 
 class CertificateAuthorityArgs(TypedDict):
     """Anchor, issuer and the bundle that proxies trust."""
 
-    cluster: ClusterSettings
-    """Where the Secrets are written, by the dynamic providers themselves."""
-    names: NameSettings
-    """Namespaces and trust domain."""
-    trust: TrustSettings
-    """Own or brought, protected or not."""
+    mesh: MeshSettings
+    """The mesh's settings."""
+    mesh_namespace: pulumi.Input[str]
+    """The mesh namespace, once it exists."""
+    trust_namespace: pulumi.Input[str]
+    """The trust namespace, once it exists."""
+
+
+class KeeperArgs(TypedDict):
+    """The keeper of trust."""
+
+    mesh: MeshSettings
+    """The mesh's settings."""
     mesh_namespace: pulumi.Input[str]
     """The mesh namespace, once it exists."""
     trust_namespace: pulumi.Input[str]

@@ -83,19 +83,14 @@ class Mesh(pulumi.ComponentResource):
         options = pulumi.ResourceOptions.merge(pulumi.ResourceOptions(providers=[provider]), opts)
         super().__init__("tulle:index:Mesh", name, {}, options)
         child = pulumi.ResourceOptions(parent=self)
-        owner = StackOwner(f"{name}-owner", args["cluster"], child)
-        owned = pulumi.ResourceOptions(parent=self, depends_on=[owner])
+        # What is rendered belongs to whoever applies it.
+        owner = [] if args["rendered"] else [StackOwner(f"{name}-owner", args["cluster"], child)]
+        owned = pulumi.ResourceOptions(parent=self, depends_on=owner)
         mesh_namespace = _namespace(f"{name}-namespace", args["names"]["mesh_namespace"], owned)
         trust_namespace = _namespace(f"{name}-trust-namespace", args["names"]["trust_namespace"], owned)
         authority = CertificateAuthority(
             f"{name}-authority",
-            {
-                "cluster": args["cluster"],
-                "names": args["names"],
-                "trust": args["trust"],
-                "mesh_namespace": mesh_namespace,
-                "trust_namespace": trust_namespace,
-            },
+            {"mesh": args, "mesh_namespace": mesh_namespace, "trust_namespace": trust_namespace},
             child,
         )
         control_plane = ControlPlane(f"{name}-control-plane", args, mesh_namespace, authority, child)

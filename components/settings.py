@@ -15,6 +15,9 @@ from components.deploy.target import choose
 from components.forms import FORMS, IMAGES, amount
 
 PROJECT: Final = "tulle"
+DEPLOYER: Final = "deployer"
+"""A key that no stack sets: which way of deploying runs the program, where it is not the Pulumi CLI."""
+RENDER: Final = "render"
 LONGEST_SHOWN: Final = 120
 """Characters of a refused value that an error shows: a certificate in the wrong key must not fill a terminal."""
 
@@ -63,6 +66,7 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
             "scrape_interval": given["prometheus.scrapeInterval"],
         },
         "demo": {"enabled": given["demo.enabled"], "rate": given["demo.rate"]},
+        "rendered": raw.get(f"{PROJECT}:{DEPLOYER}") == RENDER,
     }
     _check_agreement(settings)
     return settings
@@ -71,6 +75,7 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
 def values(raw: Mapping[str, str]) -> dict[str, Any]:
     """Each key's value, every one of them checked by its form."""
     texts = {key.removeprefix(f"{PROJECT}:"): text for key, text in raw.items() if key.startswith(f"{PROJECT}:")}
+    texts.pop(DEPLOYER, None)
     unknown = sorted(set(texts) - set(FORMS))
     if unknown:
         raise DeployError(

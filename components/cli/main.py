@@ -15,6 +15,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "preview": ("components.cli.deploy_commands", "Show what `up` would change."),
     "down": ("components.cli.deploy_commands", "Remove what `up` made."),
     "outputs": ("components.cli.deploy_commands", "Print the stack's outputs."),
+    "render": ("components.cli.render", "Print the stack as YAML for kubectl apply."),
     "config": ("components.cli.config", "What can be set, and what the settings ask of nodes."),
     "check": ("components.cli.check", "Check the control plane, certificates, webhook and proxies."),
     "stat": ("components.cli.stat", "Success rate, requests/s, latency and mTLS share per workload."),

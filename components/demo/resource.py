@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.args import MeshSettings
+from components.args import InjectionReadyArgs, MeshSettings
 from components.injector.config import encode_config
 from components.injector.resource import InjectionReady, Injector, MeshedNamespace
 from components.workload import (
@@ -44,12 +44,12 @@ class Demo(pulumi.ComponentResource):
             metadata={"name": UNMESHED, "labels": {labels.PART_OF: "tulle", labels.MANAGED_BY: "tulle"}},
             opts=child,
         )
-        ready = InjectionReady(
-            f"{name}-ready",
-            {"cluster": mesh["cluster"], "namespace": inside.name, "trigger": injector.workload.generation},
-            pulumi.ResourceOptions(parent=self, depends_on=[injector.webhooks, inside]),
-        )
-        meshed = pulumi.ResourceOptions(parent=self, depends_on=[ready])
+        waits: list[pulumi.Resource] = [injector.webhooks, inside]
+        if not mesh["rendered"]:
+            proof = {"cluster": mesh["cluster"], "namespace": inside.name, "trigger": injector.workload.generation}
+            options = pulumi.ResourceOptions(parent=self, depends_on=waits)
+            waits = [InjectionReady(f"{name}-ready", cast(InjectionReadyArgs, proof), options)]
+        meshed = pulumi.ResourceOptions(parent=self, depends_on=waits)
         # Its pods are patched by the webhook, so a change of the proxy's settings must roll them to reach them.
         settings = hash_of(encode_config(injector_config(mesh)).decode())
         web, server = f"http://web.{MESHED}:{HTTP_PORT}/", f"tcp-server.{MESHED}:{TCP_PORT}"

@@ -12,7 +12,8 @@ import pulumi
 import pulumi_kubernetes as k8s
 from pulumi.dynamic import ConfigureRequest, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-from components.args import CertificateAuthorityArgs
+from components.args import CertificateAuthorityArgs, KeeperArgs
+from components.keeper.resource import Bootstrap
 from components.workload import labels_of
 from proxy.api import labels
 
@@ -169,8 +170,12 @@ class CertificateAuthority(pulumi.ComponentResource):
     def __init__(self, name: str, args: CertificateAuthorityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:CertificateAuthority", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        trust, names = args["trust"], args["names"]
-        place = {"kubeconfig": args["cluster"]["kubeconfig"], "context": args["cluster"]["context"]}
+        mesh = args["mesh"]
+        trust, names = mesh["trust"], mesh["names"]
+        if mesh["rendered"]:
+            self._render(name, args)
+            return
+        place = {"kubeconfig": mesh["cluster"]["kubeconfig"], "context": mesh["cluster"]["context"]}
         common = {**place, "trust_domain": names["trust_domain"]}
         issuer = {**common, "namespace": args["mesh_namespace"]}
         if trust["issuer_certificate"]:
@@ -193,6 +198,9 @@ class CertificateAuthority(pulumi.ComponentResource):
         made = Issuer(f"{name}-issuer", issuer, child)
         self.issuer_not_after = made.not_after
         self.issuer_fingerprint = made.fingerprint
+        self._publish(name, args)
+
+    def _publish(self, name: str, args: CertificateAuthorityArgs) -> None:
         k8s.core.v1.ConfigMap(
             f"{name}-bundle",
             metadata={
@@ -201,9 +209,28 @@ class CertificateAuthority(pulumi.ComponentResource):
                 "labels": labels_of("trust"),
             },
             data={labels.BUNDLE_KEY: self.bundle},
-            opts=child,
+            opts=pulumi.ResourceOptions(parent=self),
         )
         self.register_outputs({"bundle": self.bundle, "issuerNotAfter": self.issuer_not_after})
+
+    def _render(self, name: str, args: CertificateAuthorityArgs) -> None:
+        """Declare what can be printed: a Job for own material, the public half of a brought one."""
+        trust = args["mesh"]["trust"]
+        self.issuer_not_after = self.issuer_fingerprint = pulumi.Output.from_input("")
+        self.bundle = pulumi.Output.from_input(trust["bundle"])
+        if trust["issuer_certificate"]:
+            # The key is not printed, so whoever applies the manifest makes the issuer's Secret.
+            check_further(trust["bundle"])
+            self._publish(name, args)
+            return
+        check_further(trust["bundle"])
+        keeper: KeeperArgs = {
+            "mesh": args["mesh"],
+            "mesh_namespace": args["mesh_namespace"],
+            "trust_namespace": args["trust_namespace"],
+        }
+        Bootstrap(f"{name}-bootstrap", keeper, pulumi.ResourceOptions(parent=self))
+        self.register_outputs({})
 
 
 def check_further(bundle: str) -> str:

@@ -4,20 +4,16 @@ state.
 The anchor's is create-only: whoever finds one, keeps it. That is also how a run that was killed half-way is taken up.
 """
 
-import base64
 import datetime
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from components.deploy.cluster import Cluster
 from components.deploy.errors import ClusterError, DeployError
 from components.deploy.refs import Manifest, Ref, Target
-from components.trust import authority
-from components.trust.authority import KeyPair
+from components.trust import authority, objects
+from components.trust.authority import AuthorityError, KeyPair
 from proxy.api import labels
-
-OWNER: Final = {labels.PART_OF: "tulle", labels.COMPONENT: "trust", labels.MANAGED_BY: "tulle"}
-TLS_SECRET: Final = "kubernetes.io/tls"  # noqa: S105  a type, not a password
 
 
 class Vault:
@@ -39,7 +35,7 @@ class Vault:
         if found is None:
             made = authority.make_anchor(mesh_namespace, trust_domain, now)
             try:
-                self._cluster.create(_secret(ref, {"tls.crt": made.certificate, "tls.key": made.key}))
+                self._cluster.create(objects.anchor_secret(namespace, labels.ANCHOR_SECRET, made))
                 return made.certificate
             except ClusterError as error:
                 if error.status != 409:
@@ -62,35 +58,25 @@ class Vault:
 
     def issuer_certificate(self, namespace: str) -> str:
         """The certificate of the issuer that identity uses now, or empty."""
-        found = self._cluster.get(Ref("v1", "Secret", namespace, labels.ISSUER_SECRET))
-        return _text(found, "tls.crt") if found else ""
+        return objects.text(self._cluster.get(Ref("v1", "Secret", namespace, labels.ISSUER_SECRET)), "tls.crt")
 
     def write_issuer(self, namespace: str, issuer: KeyPair, bundle: str) -> None:
         """Give identity its issuer, in place of an earlier one."""
-        ref = Ref("v1", "Secret", namespace, labels.ISSUER_SECRET)
-        secret = _secret(ref, {"tls.crt": issuer.certificate, "tls.key": issuer.key, "ca.crt": bundle})
-        self._cluster.apply(secret, "tulle-trust")
+        self._cluster.apply(objects.issuer_secret(namespace, issuer, bundle), "tulle-trust")
 
     def remove(self, namespace: str, name: str) -> None:
         """Delete one of the two, if it is ours."""
         ref = Ref("v1", "Secret", namespace, name)
         found = self._cluster.get(ref)
-        if found is not None and (found["metadata"].get("labels") or {}).get(labels.COMPONENT) == "trust":
+        if found is not None and objects.is_ours(found):
             self._cluster.delete(ref, found["metadata"]["uid"])
 
 
-def _secret(ref: Ref, texts: Mapping[str, str]) -> Manifest:
-    data = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
-    metadata = {"name": ref.name, "namespace": ref.namespace, "labels": dict(OWNER)}
-    return {"apiVersion": "v1", "kind": "Secret", "type": TLS_SECRET, "metadata": metadata, "data": data}
-
-
 def _pair(secret: Manifest | None, ref: Ref) -> KeyPair:
-    certificate, key = _text(secret, "tls.crt"), _text(secret, "tls.key")
-    if not certificate or not key or (secret or {})["metadata"].get("labels", {}).get(labels.COMPONENT) != "trust":
-        raise DeployError(f"{ref} exists, but is no anchor that Tulle made", "Delete it or set another trustNamespace.")
-    return KeyPair(certificate, key)
-
-
-def _text(secret: Manifest | None, key: str) -> str:
-    return base64.b64decode(((secret or {}).get("data") or {}).get(key, "")).decode()
+    if secret is None:
+        raise DeployError(f"{ref} vanished while it was read", "Run again.")
+    try:
+        return objects.pair_of(secret)
+    except AuthorityError as error:
+        problem, _, way_out = str(error).rpartition(": ")
+        raise DeployError(problem, f"{way_out[:1].upper()}{way_out[1:]}.") from None

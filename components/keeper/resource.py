@@ -1,0 +1,135 @@
+"""What the stack declares of the keeper: its process in the trust namespace, and the few rights it has."""
+
+from typing import Any, cast
+
+import pulumi
+import pulumi_kubernetes as k8s
+
+from components.args import KeeperArgs
+from components.workload import (
+    API_ACCESS,
+    API_ACCESS_DIR,
+    ObjectMeta,
+    api_access,
+    container_security,
+    hash_of,
+    labels_of,
+    pod_security,
+)
+from proxy.api import labels
+
+COMPONENT = "trust"
+RBAC = "rbac.authorization.k8s.io"
+
+
+class Bootstrap(pulumi.ComponentResource):
+    """A Job that makes anchor, issuer and bundle where there are none; for `tulle render`, which prints no key.
+
+    A Job cannot be changed, so its name carries a hash of what it runs: rendered again unchanged it is the same one,
+    and another one finds everything there and makes nothing.
+    """
+
+    def __init__(self, name: str, args: KeeperArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("tulle:index:Bootstrap", name, {}, opts)
+        mesh = args["mesh"]
+        component = f"{COMPONENT}-bootstrap"
+        grants = grant(
+            self,
+            name,
+            component,
+            args,
+            trust=[_create("secrets"), _named("secrets", [labels.ANCHOR_SECRET], ["get"])],
+            mesh=[
+                _create("secrets"),
+                _create("configmaps"),
+                _named("secrets", [labels.ISSUER_SECRET], ["get"]),
+                _named("configmaps", [labels.BUNDLE_CONFIG_MAP], ["get"]),
+            ],
+        )
+        further = mesh["trust"]["bundle"]
+        command = [*_command("bootstrap", args), *([f"--further={further}"] if further else [])]
+        pod = {**pod_spec(component, args, command), "restartPolicy": "OnFailure"}
+        template = {"metadata": {"labels": labels_of(COMPONENT)}, "spec": pod}
+        job = f"{component}-{hash_of(repr(template))[:8]}"
+        k8s.batch.v1.Job(
+            f"{name}-job",
+            metadata={"name": job, "namespace": args["trust_namespace"], "labels": labels_of(COMPONENT)},
+            spec={"backoff_limit": 20, "template": cast(k8s.core.v1.PodTemplateSpecArgsDict, template)},
+            opts=pulumi.ResourceOptions(parent=self, depends_on=grants),
+        )
+        self.register_outputs({})
+
+
+def grant(
+    parent: pulumi.Resource,
+    name: str,
+    component: str,
+    args: KeeperArgs,
+    *,
+    trust: list[k8s.rbac.v1.PolicyRuleArgsDict],
+    mesh: list[k8s.rbac.v1.PolicyRuleArgsDict],
+) -> list[pulumi.Resource]:
+    """A service account in the trust namespace, with rights there and in the mesh namespace, and none elsewhere."""
+    child = pulumi.ResourceOptions(parent=parent)
+    home: ObjectMeta = {"name": component, "namespace": args["trust_namespace"], "labels": labels_of(COMPONENT)}
+    account = k8s.core.v1.ServiceAccount(
+        f"{name}-account", metadata=home, automount_service_account_token=False, opts=child
+    )
+    made: list[pulumi.Resource] = [account]
+    for place, rules in (("trust", trust), ("mesh", mesh)):
+        where = args["trust_namespace"] if place == "trust" else args["mesh_namespace"]
+        metadata: ObjectMeta = {**home, "namespace": where}
+        role = k8s.rbac.v1.Role(f"{name}-{place}-role", metadata=metadata, rules=rules, opts=child)
+        made.append(
+            k8s.rbac.v1.RoleBinding(
+                f"{name}-{place}-binding",
+                metadata=metadata,
+                role_ref={"api_group": RBAC, "kind": "Role", "name": component},
+                subjects=[{"kind": "ServiceAccount", "name": component, "namespace": args["trust_namespace"]}],
+                opts=pulumi.ResourceOptions(parent=parent, depends_on=[role, account]),
+            )
+        )
+    return made
+
+
+def pod_spec(account: str, args: KeeperArgs, command: list[str]) -> dict[str, Any]:
+    """A pod that speaks to the API server alone, so without a proxy, in Kubernetes' own spelling."""
+    images = args["mesh"]["images"]
+    container = {
+        "name": COMPONENT,
+        "image": images["control"],
+        "imagePullPolicy": images["pull_policy"],
+        "command": command,
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [{"name": API_ACCESS, "mountPath": API_ACCESS_DIR, "readOnly": True}],
+    }
+    return {
+        "serviceAccountName": account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        "containers": [container],
+        "volumes": [api_access()],
+        **({"imagePullSecrets": [{"name": images["pull_secret"]}]} if images["pull_secret"] else {}),
+    }
+
+
+def _command(task: str, args: KeeperArgs) -> list[str]:
+    names = args["mesh"]["names"]
+    return [
+        *("python3", "-m", "components.keeper", task),
+        f"--mesh-namespace={names['mesh_namespace']}",
+        f"--trust-namespace={names['trust_namespace']}",
+        f"--trust-domain={names['trust_domain']}",
+    ]
+
+
+def _create(resource: str) -> k8s.rbac.v1.PolicyRuleArgsDict:
+    # A create cannot be limited by name.
+    return {"api_groups": [""], "resources": [resource], "verbs": ["create"]}
+
+
+def _named(resource: str, names: list[str], verbs: list[str]) -> k8s.rbac.v1.PolicyRuleArgsDict:
+    return {"api_groups": [""], "resources": [resource], "resource_names": names, "verbs": verbs}
