@@ -62,6 +62,9 @@ test: setup ## everything: check, unit, wire, mesh, iac, ansible, and end to end
 bench: setup ## the proxy beside Envoy; writes build/bench.json
 	@$(BIN)/python -m tests.bench
 
+soak: setup ## ten minutes (SOAK_MINUTES=) at half of saturation, endpoints churning; nothing may fail or grow
+	@$(BIN)/python -m tests.bench.soak
+
 push: setup ## push the images: make push REGISTRY=registry.example/tulle
 	@test -n "$(REGISTRY)" || { echo "push: say where to: make push REGISTRY=registry.example/tulle" >&2; exit 2; }
 	@$(PLAYBOOK) ansible/playbooks/images.yml -e images_registry=$(REGISTRY)

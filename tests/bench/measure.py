@@ -1,5 +1,6 @@
 """What is measured of a process and of a load, and medians over rounds."""
 
+import json
 import os
 import re
 import statistics
@@ -73,6 +74,53 @@ def run_wrk(enter: list[str], url: str, seconds: float, connections: int, *heade
     if done.returncode:
         raise RuntimeError(f"wrk: {done.stdout}{done.stderr}")
     return read_wrk(done.stdout)
+
+
+def read_h2load(text: str) -> tuple[int, int]:
+    """Requests done and requests that failed, of h2load's report. What was under way at the end of the time is
+    neither."""
+    found = re.search(r"^requests: .* (\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored", text, re.MULTILINE)
+    statuses = re.search(r"^status codes: (\d+) 2xx", text, re.MULTILINE)
+    assert found is not None, text
+    assert statuses is not None, text
+    done, succeeded, failed, errored = (int(each) for each in found.groups())
+    return done, done - succeeded + failed + errored
+
+
+def run_h2load(enter: list[str], url: str, seconds: float, *arguments: str) -> tuple[int, float, int]:
+    """One run of h2load, 4 connections x 32 streams, inside a namespace on the load's core: requests, requests/s,
+    failures."""
+    h2load = ["h2load", "-t1", "-c4", "-m32", f"-D{seconds:g}", *arguments, url]
+    command = [*enter, "taskset", "-c", LOAD_CORE, *h2load]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
+    if done.returncode:
+        raise RuntimeError(f"h2load: {done.stdout}{done.stderr}")
+    requests, failures = read_h2load(done.stdout)
+    return requests, requests / seconds, failures
+
+
+def read_fortio(text: str) -> Load:
+    """Read fortio's report, which is JSON."""
+    report = json.loads(text)
+    latency = report["DurationHistogram"]
+    at = {each["Percentile"]: each["Value"] * 1000 for each in latency["Percentiles"] or ()}
+    codes = {int(code): count for code, count in report["RetCodes"].items()}
+    count = sum(codes.values())
+    good = codes.get(200, 0)
+    return Load(count, report["ActualQPS"], at.get(50, 0.0), at.get(99, 0.0), count - good)
+
+
+def run_fortio(program: str, enter: list[str], url: str, seconds: float, rate: float, connections: int) -> Load:
+    """An open loop at a rate in requests/s: a request that is late does not make the next one late."""
+    fortio = [
+        program, "load", "-quiet", "-nocatchup", "-uniform", "-jitter", f"-qps={rate:g}", f"-c={connections}",
+        f"-t={seconds:g}s", "-p=50,90,99,99.9", "-r=0.0001", "-json=-", url,
+    ]  # fmt: skip
+    command = [*enter, "taskset", "-c", LOAD_CORE, *fortio]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
+    if done.returncode:
+        raise RuntimeError(f"fortio: {done.stdout}{done.stderr}")
+    return read_fortio(done.stdout)
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:

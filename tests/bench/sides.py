@@ -5,42 +5,25 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from string import Template
 from typing import Any, Final
 
 from proxy.api import labels
-from tests.bench.measure import LOAD_CORE, PROXY_CORE
+from tests.bench.measure import PROXY_CORE
+from tests.bench.origin import HTTP2_PORT, HTTP_PORT, TCP_PORT, serve
 from tests.bench.root import Runtime
+from tests.kit.netns import ip
 from tests.kit.peers import Authority
 from tests.kit.sidecar import Failed, as_proxy_user
 from tests.kit.topology import Mesh, Pod
 
-HTTP_PORT: Final = 8080
-TCP_PORT: Final = 9000
-BODY: Final = "x" * 100
-
-NGINX: Final = """
-daemon off; master_process off; pid $folder/nginx.pid; error_log $folder/nginx.log warn; worker_rlimit_nofile 20000;
-events { worker_connections 8192; }
-http {
-    access_log off; keepalive_requests 100000000; keepalive_timeout 600s; default_type text/plain;
-    server { listen 0.0.0.0:8080 backlog=4096; location / { return 200 "$body"; } }
-}
-"""
-SINK: Final = """
-import socket, threading
-listener = socket.create_server(("0.0.0.0", 9000), backlog=4096)
-def drain(connection):
-    buffer = bytearray(1 << 18)
-    total = 0
-    while count := connection.recv_into(buffer):
-        total += count
-    connection.sendall(str(total).encode())
-    connection.close()
-while True:
-    threading.Thread(target=drain, args=(listener.accept()[0],), daemon=True).start()
-"""
+WIDE: Final = 1000
+"""Endpoints behind the wide service."""
+FEW: Final = 3
+WIDE_NETWORKS: Final = {"tulle": "10.124.0", "envoy": "10.124.4"}
+"""A /22 for each side: addresses that all lead to one pod, so that 1,000 endpoints need no 1,000 servers."""
 
 
 @dataclass(slots=True)
@@ -51,18 +34,22 @@ class Side:
     caller: Pod
     called: Pod
     http: tuple[str, int]
+    http2: tuple[str, int]
     tcp: tuple[str, int]
-    pids: tuple[int, int]
-    restart: Callable[[], tuple[int, int]]
+    few: tuple[str, int]
+    """The application's HTTP/1 port behind three endpoints."""
+    wide: tuple[str, int]
+    """The same behind 1,000."""
+    pids: tuple[int, ...]
+    restart: Callable[[], tuple[int, ...]]
 
 
-def serve(pod: Pod, children: list[subprocess.Popen[bytes]]) -> None:
-    """nginx and a sink for bytes in a pod, on the load's core."""
-    settings = pod.folder / "nginx.conf"
-    settings.write_text(Template(NGINX).substitute(folder=pod.folder, body=BODY))
-    pinned = ["taskset", "-c", LOAD_CORE]
-    for command in (["nginx", "-c", str(settings), "-p", str(pod.folder)], [sys.executable, "-c", SINK]):
-        children.append(subprocess.Popen(pod.namespace.command(*pinned, *command), stdin=subprocess.DEVNULL))
+def widen(caller: Pod, called: Pod, name: str) -> list[str]:
+    """Give a pod 1,003 addresses more, and its caller the way there; returns them."""
+    network = WIDE_NETWORKS[name]
+    ip("-n", called.namespace.name, "route", "add", "local", f"{network}.0/22", "dev", "lo")
+    ip("-n", caller.namespace.name, "route", "add", f"{network}.0/22", "via", called.ip)
+    return [str(address) for address in IPv4Network(f"{network}.0/22").hosts()][: WIDE + FEW]
 
 
 def pin(*pids: int) -> None:
@@ -80,21 +67,50 @@ def settings_for(runtime: Runtime, mesh: Mesh, namespace: str, name: str) -> dic
     }
 
 
+def spread(mesh: Mesh, called: Pod, name: str, addresses: list[str]) -> tuple[str, int]:
+    """A Service over many addresses of one pod, each known to discovery as a pod of its own."""
+    service = mesh.service(f"tulle-{name}", 80, [], target=HTTP_PORT)
+    behind = []
+    for number, address in enumerate(addresses):
+        pod = f"{name}-{number}"
+        fact = {
+            "namespace": "demo", "name": pod, "ips": [address], "identity": called.identity, "opaque": None,
+            "labels": {"namespace": "demo", "pod": pod, "serviceaccount": called.account, "deployment": name},
+        }  # fmt: skip
+        mesh.tell(f"pod demo/{pod}", {"pod": fact})
+        behind.append({"namespace": "demo", "name": pod, "ip": address, "port": HTTP_PORT})
+    known = {"namespace": "demo", "service": f"tulle-{name}", "pods": behind}
+    mesh.tell(f"endpoints tulle-{name}", {"endpoints": known})
+    return service
+
+
 def tulle(mesh: Mesh, runtime: Runtime, children: list[subprocess.Popen[bytes]]) -> Side:
     """Two pods with our proxies, configured by our control plane."""
 
-    def pod(name: str) -> Pod:
+    def pod(name: str, ready: bool = True) -> Pod:
         return mesh.pod(
             name,
+            ready=ready,
             command=runtime.command(mesh.folder),
             opaque=str(TCP_PORT),
             settings=settings_for(runtime, mesh, "demo", name),
         )
 
-    called, caller = pod("tulle-web"), pod("tulle-client")
+    caller = pod("tulle-client")
+    called = pod("tulle-web", ready=False)
+    addresses = widen(caller, called, "tulle")
+    # The proxy takes only what was sent to an address of its pod.
+    called.proxy.environ["TULLE_PROXY_POD_IPS"] = ",".join((called.ip, called.ip6, *addresses))
+    called.proxy.stop(5)
+    called.proxy.start()
+    called.proxy.wait_ready()
     serve(called, children)
     http = mesh.service("tulle-web", 80, [called], target=HTTP_PORT)
+    http2 = mesh.service("tulle-web2", 80, [called], target=HTTP2_PORT)
     tcp = mesh.service("tulle-sink", TCP_PORT, [called], target=TCP_PORT, opaque=str(TCP_PORT))
+    few, wide = (
+        spread(mesh, called, name, chosen) for name, chosen in (("few", addresses[WIDE:]), ("wide", addresses[:WIDE]))
+    )
 
     def pids() -> tuple[int, int]:
         pin(caller.proxy.pid, called.proxy.pid)
@@ -107,7 +123,7 @@ def tulle(mesh: Mesh, runtime: Runtime, children: list[subprocess.Popen[bytes]])
             each.proxy.wait_ready()
         return pids()
 
-    return Side("tulle", caller, called, http, tcp, pids(), restart)
+    return Side("tulle", caller, called, http, http2, tcp, few, wide, pids(), restart)
 
 
 class Envoy:
@@ -153,14 +169,23 @@ class Envoy:
                 self.process.wait()
 
 
+def endpoints(addresses: list[str]) -> str:
+    """Endpoints as Envoy's configuration lists them."""
+    one = "{{endpoint: {{address: {{socket_address: {{address: {}, port_value: {}}}}}}}}}"
+    return ", ".join(one.format(address, HTTP_PORT) for address in addresses)
+
+
 def envoy(mesh: Mesh, children: list[subprocess.Popen[bytes]], envoys: list[Envoy]) -> Side:
     """Two pods with Envoy, the same redirection, and certificates of the same issuer."""
     caller, called = mesh.pod("envoy-client", meshed=False), mesh.pod("envoy-web", meshed=False)
+    addresses = widen(caller, called, "envoy")
     serve(called, children)
     authority = Authority(mesh.issuer.certificate.encode(), mesh.issuer.key.encode())
     name = "{}.demo.serviceaccount.identity.tulle.cluster.local"
     values = {
-        "http_vip": "10.96.1.1", "tcp_vip": "10.96.1.2", "server": called.ip, "server_name": name.format("web"),
+        "http_vip": "10.96.1.1", "tcp_vip": "10.96.1.2", "http2_vip": "10.96.1.3", "few_vip": "10.96.1.4",
+        "wide_vip": "10.96.1.5", "server": called.ip, "server_name": name.format("web"),
+        "few_endpoints": endpoints(addresses[WIDE:]), "wide_endpoints": endpoints(addresses[:WIDE]),
     }  # fmt: skip
     pods = (("client", caller, "outbound.yaml"), ("server", called, "inbound.yaml"))
     for role, pod, template in pods:
@@ -184,4 +209,13 @@ def envoy(mesh: Mesh, children: list[subprocess.Popen[bytes]], envoys: list[Envo
             each.stop()
         return start()
 
-    return Side("envoy", caller, called, ("10.96.1.1", 80), ("10.96.1.2", TCP_PORT), start(), restart)
+    http, http2, few, wide = (("10.96.1." + last, 80) for last in ("1", "3", "4", "5"))
+    return Side("envoy", caller, called, http, http2, ("10.96.1.2", TCP_PORT), few, wide, start(), restart)
+
+
+def direct(mesh: Mesh, children: list[subprocess.Popen[bytes]]) -> Side:
+    """Two pods without any proxy: what the load and the application cost by themselves."""
+    caller, called = mesh.pod("direct-client", meshed=False), mesh.pod("direct-web", meshed=False)
+    serve(called, children)
+    http, http2, tcp = ((called.ip, port) for port in (HTTP_PORT, HTTP2_PORT, TCP_PORT))
+    return Side("direct", caller, called, http, http2, tcp, http, http, (), lambda: ())

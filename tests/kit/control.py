@@ -128,7 +128,7 @@ async def serve(options: argparse.Namespace) -> None:
     await identity.start()
     await destination.start()
     facts = Facts(index, publisher)
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=1 << 20)  # a Service of 1,000 endpoints is one line
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     assert sys.__stdout__ is not None
     print("{}", file=sys.__stdout__, flush=True)
