@@ -5,6 +5,7 @@ The suites' own budgets are kept in `conftest.py`; here is the budget of the who
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ SUITES: Final = ("test_architecture.py", "unit", "wire", "iac", "policies", "ans
 """In the order in which they run: what is quick and fails often first, what needs the cluster last."""
 MOST_AGAIN: Final = 5
 """Failures that are run again; more than these are no accident."""
+STEP_SECONDS: Final = {"suites": 3600.0, "again": 600.0}
+"""Each test has its own limit; this one ends a run that hangs between them, while there is time to say so."""
 WARM_UP_MINUTES: Final = 3.0
 """`make up` with everything in the caches takes less."""
 
@@ -30,6 +33,22 @@ def steps(is_root: bool, existing: tuple[str, ...]) -> list[tuple[str, list[str]
     if is_root:
         found.append(("up", ["make", "--no-print-directory", "up"]))
     return [*found, ("suites", [*pytest, *(f"tests/{suite}" for suite in existing)])]
+
+
+def run(name: str, command: list[str]) -> int:
+    """One step's exit code; a step that does not end in its time is interrupted, then killed, and has failed."""
+    limit = STEP_SECONDS.get(name)
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        try:
+            return process.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            print(f"test: {name} did not end within {limit:.0f} s; it is ended here", flush=True)
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        return 1
 
 
 def last_failed() -> list[str]:
@@ -49,7 +68,7 @@ def run_again(results: list[tuple[str, int, float]]) -> list[str]:
         return []
     started = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", "--junitxml=build/junit-again.xml", "--last-failed", "tests"]
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    code = run("again", command)
     results.append(("again", code, time.monotonic() - started))
     if code == 0:
         results[-2] = ("suites", 0, results[-2][2])
@@ -67,7 +86,7 @@ def main() -> int:
     begun = time.monotonic()
     for name, command in steps(is_root, tuple(suite for suite in SUITES if (ROOT / "tests" / suite).exists())):
         started = time.monotonic()
-        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        code = run(name, command)
         results.append((name, code, time.monotonic() - started))
     unstable = run_again(results)
     print()

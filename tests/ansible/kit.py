@@ -17,7 +17,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator  # type: 
 ROOT: Final = Path(__file__).parents[2]
 COLLECTION: Final = ROOT / "ansible"
 BIN: Final = Path(sys.executable).parent
-PLAYBOOK_SECONDS: Final = 280.0
+PLAYBOOK_SECONDS: Final = 400.0
 
 
 def load(path: str, name: str = "") -> ModuleType:

@@ -33,7 +33,7 @@ def why_not() -> str:
     return ""
 
 
-pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not() or "runs"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not() or "runs"), pytest.mark.timeout(1500)]
 
 
 class Sandbox:

@@ -17,7 +17,7 @@ from tests.iac.tiny import target
 pytestmark = pytest.mark.e2e
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_killed_at_every_boundary_the_next_run_finishes(tmp_path: Path) -> None:
     if not Path(target().kubeconfig).is_file():
         if os.environ.get("CI") == "true" and os.geteuid() == 0:

@@ -50,7 +50,7 @@ def seconds_to_ready(kube: Kube, namespace: str, image: str, name: str) -> float
     return elapsed
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_meshed_pod_is_ready_within_3_seconds_of_its_unmeshed_time(
     kube: Kube, image: str, meshed: str, plain: str
 ) -> None:

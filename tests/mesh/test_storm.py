@@ -118,7 +118,7 @@ class Storm:
             thread.join(10)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_proxies_outlast_a_storm(mesh: Mesh) -> None:
     print(f"TULLE_SEED={SEED}")
     with Mesh() as own:
