@@ -12,12 +12,12 @@ PLAYBOOK := ANSIBLE_CONFIG=ansible/ansible.cfg $(BIN)/ansible-playbook
 SOURCES := $(shell find proxy -name '*.pyx' -o -name '*.pxd' 2>/dev/null) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages up cluster images deploy proof down test check bench soak push lock proto clean
+.PHONY: help setup packages up cluster images deploy proof down test check iac-check bench soak push lock proto clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-setup: packages $(VENV)/.locked $(VENV)/.built ## install what is missing: system packages, Python environment, compiled proxy
+setup: packages $(VENV)/.locked $(VENV)/.policies $(VENV)/.built ## install what is missing: system packages, Python environment, compiled proxy
 
 packages:
 	@PYTHON=$(PYTHON) ansible/files/packages.sh
@@ -28,6 +28,12 @@ $(VENV)/.locked: requirements.lock
 	@sed -n '/^uv==/,/^[a-z]/p' requirements.lock | sed '$$d' > $(VENV)/uv.lock
 	@$(BIN)/pip install --quiet --require-hashes -r $(VENV)/uv.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@touch $@
+
+# pulumi-policy needs another protobuf than the rest, so the policy pack has an environment of its own.
+$(VENV)/.policies: $(VENV)/.locked policies/requirements.lock
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/policies
+	@$(BIN)/uv pip install --quiet --python $(VENV)/policies/bin/python --require-hashes -r policies/requirements.lock
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.locked $(SOURCES)
@@ -56,6 +62,11 @@ down: setup ## remove the mesh; without CONTEXT= also the local cluster, and not
 check: setup ## linters, types, layers, architecture
 	@$(BIN)/python -m tests.check
 
+iac-check: setup ## the stack alone: lint, types, layers, schema, mocks, policies, the embedded deployer
+	@$(BIN)/python -m tests.check ruff mypy import-linter yamllint architecture
+	@command -v pulumi >/dev/null || echo "iac-check: pulumi is not on PATH; the embedded deployer alone is tried"
+	@$(BIN)/python -m pytest -q tests/iac tests/policies
+
 test: setup ## everything: check, unit, wire, mesh, iac, ansible, and end to end on a real cluster as root
 	@$(BIN)/python -m tests.run
 
@@ -69,9 +80,11 @@ push: setup ## push the images: make push REGISTRY=registry.example/tulle
 	@test -n "$(REGISTRY)" || { echo "push: say where to: make push REGISTRY=registry.example/tulle" >&2; exit 2; }
 	@$(PLAYBOOK) ansible/playbooks/images.yml -e images_registry=$(REGISTRY)
 
-lock: ## resolve requirements.lock anew from pyproject.toml
+lock: ## resolve both requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 		--no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header policies/requirements.in -o policies/requirements.lock
 
 proto: setup ## regenerate the code of proxy/api/*.proto
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. proxy/api/*.proto

@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from components.deploy.deployment import Deployment
     from components.deploy.display import Display
+    from components.deploy.steps import Tally
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,8 +55,9 @@ def up(yes: bool, adopt: bool, **options: Any) -> None:
 
     def act(deployment: "Deployment", display: "Display", as_json: bool) -> dict[str, Any]:
         plan = deployment.plan()
-        if not as_json and not plan.quiet:
+        if not as_json and (plan.violations or not plan.quiet):
             display.plan(plan)
+        _refuse(plan)
         if not plan.quiet:
             _confirm(yes, "Apply these changes?")
         with display:
@@ -78,6 +80,7 @@ def preview(adopt: bool, **options: Any) -> None:
         plan = deployment.plan()
         if not as_json:
             display.plan(plan)
+            _refuse(plan)
         return plan.as_json()
 
     _run(act, adopt=adopt, **options)
@@ -157,6 +160,12 @@ def _run(
     finally:
         if deployment is not None:
             deployment.close()
+
+
+def _refuse(plan: "Tally") -> None:
+    from components.deploy import guarding
+
+    guarding.refuse(plan.violations)
 
 
 def _confirm(yes: bool, question: str) -> None:

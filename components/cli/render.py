@@ -36,7 +36,7 @@ def render(stack: str, pairs: tuple[str, ...], cwd: Path) -> None:
 
 def rendered(stack: str, pairs: tuple[str, ...], cwd: Path) -> tuple[list[dict[str, Any]], str]:
     """All objects in order; and where an issuer is brought, the namespace in which its Secret must be made."""
-    from components.deploy import program, project, wire
+    from components.deploy import guarding, program, project, wire
     from components.deploy.monitor import Monitor
     from components.deploy.refs import Target
     from components.deploy.rendering import Renderer
@@ -59,6 +59,11 @@ def rendered(stack: str, pairs: tuple[str, ...], cwd: Path) -> tuple[list[dict[s
     renderer = Renderer()
     monitor = Monitor(found.name, stack, target, secrets, renderer)
     program.run(found.main, found.name, stack, values, config.secret_keys, monitor, dry_run=True)
+    public = {key: value for key, value in config.values.items() if key not in config.secret_keys}
+    broken = guarding.violations(found.root, stack, monitor.declared, public)
+    guarding.refuse(broken)
+    for violation in broken:
+        click.echo(f"policy ({violation.level}) {violation}", err=True)
     late = [*settings["meshed_namespaces"], *(["demo", "demo-unmeshed"] if settings["demo"]["enabled"] else [])]
     # Nothing secret is declared; this holds it, should that ever change.
     objects = [dict(secrets.hide(manifest)) for manifest in renderer.complete(late)]

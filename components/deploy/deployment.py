@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from components.deploy import inventory, program, teardown, wire
+from components.deploy import guarding, inventory, program, teardown, wire
 from components.deploy.applying import Applier
 from components.deploy.cluster import Cluster
 from components.deploy.errors import DeployError
@@ -15,9 +15,10 @@ from components.deploy.planning import Planner
 from components.deploy.project import Project, StackConfig
 from components.deploy.providers import Providers
 from components.deploy.refs import Target
-from components.deploy.registration import Handler
+from components.deploy.registration import Declared, Handler
 from components.deploy.steps import Action, Reporter, Silent, Step, Tally
 from components.deploy.target import CONTEXT_KEY, KUBECONFIG_KEY
+from policies.rules.model import Violation
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +54,26 @@ class Deployment:
         self._cluster = Cluster(target)
         self._manager = f"tulle-{project.name}-{stack}"
         self._providers = Providers(self._config.values, project.name)
+        self._judged: list[Violation] | None = None
 
     def close(self) -> None:
         """Give the connections back."""
         self._cluster.close()
 
     def plan(self) -> Tally:
-        """What `up` would do."""
+        """What `up` would do, and what it breaks of the project's policies."""
         planner = Planner(self._examiner(self._ledger()))
-        self._run(planner, dry_run=True)
-        return planner.complete()
+        declared = self._run(planner, dry_run=True)
+        tally = planner.complete()
+        tally.violations = guarding.violations(self._project.root, self._stack, declared, self._plain())
+        self._judged = tally.violations
+        return tally
 
     def up(self) -> Result:
-        """Apply the program, then prune what it no longer declares."""
+        """Apply the program, then prune what it no longer declares; nothing, if it breaks a mandatory policy."""
+        if self._judged is None and guarding.guarded(self._project.root):
+            self.plan()
+        guarding.refuse(self._judged or ())
         ledger = self._ledger()
         examiner = self._examiner(ledger)
         applier = Applier(examiner, self._reporter, self.secrets)
@@ -117,10 +125,14 @@ class Deployment:
     def _examiner(self, ledger: Ledger) -> Examiner:
         return Examiner(self._cluster, ledger, self._providers, self._manager, self._adopt)
 
-    def _run(self, handler: Handler, dry_run: bool) -> None:
+    def _plain(self) -> dict[str, str]:
+        return {key: value for key, value in self._config.values.items() if key not in self._config.secret_keys}
+
+    def _run(self, handler: Handler, dry_run: bool) -> list[Declared]:
         project, values = self._project, self._config.values
         monitor = Monitor(project.name, self._stack, self._target, self.secrets, handler)
         program.run(project.main, project.name, self._stack, values, self._config.secret_keys, monitor, dry_run)
+        return monitor.declared
 
     def _delete(self, doomed: Mapping[str, inventory.Entry], ledger: Ledger, tally: Tally) -> None:
         if doomed:

@@ -88,6 +88,9 @@ class Display:
         for step in sorted_steps(tally.steps):
             if step.action is not Action.SAME:
                 self._step(step)
+        for violation in tally.violations:
+            mandatory = violation.level == "mandatory"
+            self._line(f"policy ({violation.level}) {violation}", "red" if mandatory else "yellow")
         self.summary(tally, planned=True)
 
     def summary(self, tally: Tally, planned: bool = False) -> None:

@@ -14,7 +14,7 @@ from pulumi.runtime.proto import resource_pb2
 from components.deploy import wire
 from components.deploy.errors import DeployError, StoppedError
 from components.deploy.refs import Target
-from components.deploy.registration import Handler, Registration, seconds
+from components.deploy.registration import Declared, Handler, Registration, seconds
 
 STACK_TYPE = "pulumi:pulumi:Stack"
 PROVIDER_PREFIX = "pulumi:providers:"
@@ -32,6 +32,7 @@ class Monitor(MockMonitor):
         self._handler = handler
         self._lock = threading.Lock()
         self._seen: set[str] = set()
+        self.declared: list[Declared] = []
         self.failures: list[BaseException] = []
 
     def interrupt(self) -> None:
@@ -84,9 +85,13 @@ class Monitor(MockMonitor):
             if urn in self._seen:
                 raise DeployError(f"the program registers two resources as {urn}", "Give one of them another name.")
             self._seen.add(urn)
+        inputs = wire.decode(json_format.MessageToDict(request.object), self._secrets)
+        if request.type != STACK_TYPE:
+            shown = {key: value for key, value in inputs.items() if not key.startswith("__")}
+            with self._lock:
+                self.declared.append(Declared(request.type, request.name, shown, bool(request.protect)))
         if not request.custom:
             return resource_pb2.RegisterResourceResponse(urn=urn)
-        inputs = wire.decode(json_format.MessageToDict(request.object), self._secrets)
         if request.type.startswith(PROVIDER_PREFIX):
             self._check_provider(request, inputs)
             return resource_pb2.RegisterResourceResponse(urn=urn, id=request.name, object=request.object)

@@ -30,6 +30,16 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
+class Declared:
+    """What the program said of any resource, components included; for rules that judge the program."""
+
+    type: str
+    name: str
+    inputs: dict[str, Any]
+    protect: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a registration is answered with."""
 

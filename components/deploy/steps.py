@@ -1,11 +1,12 @@
 """Pure: what a deployment does, as values: the plan's lines and the counts at its end; and who is told about it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
 from components.deploy.manifests import Change
+from policies.rules.model import Violation
 
 
 class Action(Enum):
@@ -33,6 +34,8 @@ class Tally:
     """The steps of one pass, in the order they were decided."""
 
     steps: list[Step] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+    """What the program breaks of the project's policies; of a plan only."""
 
     def count(self, action: Action) -> int:
         """How many steps of a sort there are."""
@@ -56,6 +59,7 @@ class Tally:
                 }
                 for step in sorted_steps(self.steps)
             ],
+            **({"policies": [asdict(each) for each in self.violations]} if self.violations else {}),
         }
 
 

@@ -9,6 +9,9 @@ from components.workload import ControlWorkload, hash_of, labels_of
 
 CONFIG_MAP = "prometheus-config"
 PORT = 9090
+VOLUME_SIZE = "8Gi"
+RETENTION_SIZE = "7GB"
+"""Prometheus's GB is a GiB; the rest of the volume is for its write-ahead log."""
 
 
 class Prometheus(pulumi.ComponentResource):
@@ -42,6 +45,8 @@ class Prometheus(pulumi.ComponentResource):
                     "--config.file=/etc/prometheus/prometheus.yml",
                     "--storage.tsdb.path=/prometheus",
                     f"--storage.tsdb.retention.time={telemetry['retention']}",
+                    # A full volume ends Prometheus: samples go early instead.
+                    f"--storage.tsdb.retention.size={RETENTION_SIZE}",
                     f"--web.listen-address=0.0.0.0:{PORT}",
                 ],
                 "services": [
@@ -56,7 +61,7 @@ class Prometheus(pulumi.ComponentResource):
                 "cluster_rules": [{"api_groups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}],
                 "volumes": [
                     {"name": "config", "configMap": {"name": CONFIG_MAP}},
-                    {"name": "data", "emptyDir": {"sizeLimit": "8Gi"}},
+                    {"name": "data", "emptyDir": {"sizeLimit": VOLUME_SIZE}},
                 ],
                 "mounts": [
                     {"name": "config", "mountPath": "/etc/prometheus", "readOnly": True},
