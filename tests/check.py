@@ -1,6 +1,4 @@
-"""`make check`: every static check, or those that are named, one after the other, each with its time. Exits with 1 if any
-found something.
-"""
+"""`make check`: every static check, or those named, each with its time. Exits with 1 if any found something."""
 
 import os
 import subprocess
