@@ -188,6 +188,15 @@ class TestWhatIsSaidOfPods:
         assert str(tmp_path / "log/kubelet.log") in said
 
 
+def weight(name: str) -> float:
+    """What a cgroup weighs against its siblings, in units of what a new one does."""
+    for hierarchy in cgroups.hierarchies():
+        for file, default in (("cpu.shares", 1024), ("cpu.weight", 100)):
+            if (hierarchy / name / file).exists():
+                return int((hierarchy / name / file).read_text()) / default
+    return 1
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="control groups need root")
 class TestBeginningAnew:
     """Of containers that nobody can find again nothing is left for the next start to stumble upon."""
@@ -204,6 +213,7 @@ class TestBeginningAnew:
                     (hierarchy / name / "kubepods" / "pod1" / "ended").mkdir(parents=True)
                 (cgroups.hierarchies()[0] / name / cgroups.SYSTEM / "cgroup.procs").write_text(str(orphan.pid))
                 assert cgroups.processes(name) == [orphan.pid]
+                assert weight(name) == os.cpu_count()
                 assert mounts.home([orphan.pid]) is None
                 commands.forget(settings)
                 assert orphan.wait(timeout=5) == -signal.SIGKILL

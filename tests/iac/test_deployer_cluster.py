@@ -22,6 +22,7 @@ from components.deploy.steps import Action
 from proxy.api import labels
 from tests.iac.kit import ROOT
 from tests.iac.tiny import Tiny, target, unique
+from tests.kit.waiting import slowness
 
 pytestmark = pytest.mark.e2e
 PATCH = '''
@@ -222,7 +223,7 @@ def test_an_image_that_cannot_be_pulled_is_reported_promptly(tiny: Tiny) -> None
     begun = time.monotonic()
     with pytest.raises(NotReadyError) as caught:
         tiny.up(image="localhost/tulle/does-not-exist:0")
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 60 * slowness()
     text = str(caught.value)
     assert f"Deployment {tiny.name}/app" in text
     assert "does-not-exist" in text

@@ -202,7 +202,7 @@ def _status(code: int, reason: str, message: str) -> httpx2.Response:
     return httpx2.Response(code, json={"kind": "Status", "code": code, "reason": reason, "message": message})
 
 
-async def eventually(what: str, check: Any, seconds: float = 5.0) -> Any:
+async def eventually(what: str, check: Any, seconds: float = 15.0) -> Any:
     """Wait until a check gives something true, and return it."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:

@@ -1,12 +1,13 @@
 """A control plane that vanishes without a word, as with its node: requests go on."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from tests.kit.lines import App, Load
 from tests.kit.topology import Mesh
+from tests.kit.waiting import until
 
 PORT = 8080
 NOTICED = 25
@@ -18,14 +19,6 @@ def own_mesh(mesh: Mesh) -> Iterator[Mesh]:
     """A mesh whose control plane may be cut off; `mesh` is asked for only because it skips where none can be made."""
     with Mesh() as made:
         yield made
-
-
-def until(what: str, holds: Callable[[], bool], seconds: float) -> None:
-    """Wait for something that must come in time."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
-        time.sleep(0.02)
 
 
 def test_a_control_plane_that_vanishes_is_noticed_outlived_and_found_again(own_mesh: Mesh) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 ROOT = Path("/sys/fs/cgroup")
 # The members and the container shims; pods get a cgroup beside it from the kubelet.
 SYSTEM = "system"
+# One cgroup is given as much as one other, or as one login session: a node's whole work must not be squeezed into that
+# when the machine is busy, so it weighs as much as one for each processor, which is what a kubelet gives its pods too.
+WEIGHTS = {"cpu.shares": 1024, "cpu.weight": 100}
 # Killed processes disappear at once unless the kernel is waiting for a device.
 KILL_SECONDS = 15.0
 
@@ -46,6 +49,10 @@ def make(name: str) -> None:
         for folder in (ROOT, ROOT / name):
             wanted = (folder / "cgroup.controllers").read_text().split()
             (folder / "cgroup.subtree_control").write_text(" ".join(f"+{one}" for one in wanted))
+    for hierarchy in hierarchies():
+        for file, weight in WEIGHTS.items():
+            if (hierarchy / name / file).exists():
+                (hierarchy / name / file).write_text(str(weight * (os.cpu_count() or 1)))
 
 
 def enter(name: str) -> None:
