@@ -17,6 +17,7 @@ BUDGETS: Final = {
     "unit": 240,
     "wire": 300,
     "mesh": 420,
+    "conformance": 240,
     "iac": 300,
     "policies": 60,
     "ansible": 120,

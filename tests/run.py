@@ -16,7 +16,9 @@ ROOT: Final = Path(__file__).parent.parent
 WARM_MINUTES: Final = 45
 COLD_MINUTES: Final = 70
 """When the cluster had to be built first."""
-SUITES: Final = ("test_architecture.py", "unit", "wire", "iac", "policies", "ansible", "web", "mesh", "kube")
+SUITES: Final = (
+    "test_architecture.py", "unit", "wire", "iac", "policies", "ansible", "web", "mesh", "conformance", "kube",
+)  # fmt: skip
 """In the order in which they run: what is quick and fails often first, what needs the cluster last."""
 MOST_AGAIN: Final = 5
 """Failures that are run again; more than these are no accident."""

@@ -236,7 +236,7 @@ cdef class HTTP1Server(Downstream):
         if exchange.is_active and self.reader.error_status and self.request_begun and not exchange.response_started:
             exchange.cancel()
             exchange.is_active = True
-        if exchange.response_started:
+        if self.request_begun and exchange.response_started:
             self.abort_all()
             return
         if not self.request_begun:

@@ -152,3 +152,11 @@ def by_llhttp(is_request: bool, data: bytes) -> list[Message]:
     except httptools.HttpParserError as error:
         raise Rejected(str(error), [each for each in listener.seen() if each.is_whole]) from error
     return listener.seen()
+
+
+def verdict(read: Callable[[], list[Message]]) -> tuple[list[Message], str]:
+    """What was read, and why no more of it."""
+    try:
+        return read(), ""
+    except Rejected as refusal:
+        return refusal.messages, str(refusal)
