@@ -10,7 +10,7 @@ from collections import deque
 from types import TracebackType
 from typing import Final, Protocol, Self
 
-from proxy.wire import grpc, http2
+from proxy.wire import grpc, http2_events
 
 PING_INTERVAL: Final = 10.0
 """Seconds between signs of life asked of the peer while calls are open: a node that vanishes sends no FIN."""
@@ -145,7 +145,7 @@ class Connection:
     def __init__(self, authority: str, ping_interval: float = PING_INTERVAL) -> None:
         self._loop = asyncio.get_running_loop()
         self._authority = authority
-        self._session = http2.ClientSession()
+        self._session = http2_events.ClientSession()
         self._calls: dict[int, Call] = {}
         self._transport: Transport | None = None
         self._is_going_away = False
@@ -180,7 +180,7 @@ class Connection:
             stream_id = self._session.request(
                 grpc.request_headers(path, self._authority, timeout), grpc.encode(message)
             )
-        except http2.HTTP2Error as error:
+        except http2_events.HTTP2Error as error:
             raise grpc.CallError(grpc.Status(grpc.UNAVAILABLE, str(error))) from error
         call = self._calls[stream_id] = Call(self, stream_id)
         self._flush()
@@ -242,7 +242,7 @@ class Connection:
         self._show_sign()
         try:
             events = self._session.receive_data(data)
-        except http2.HTTP2Error as error:
+        except http2_events.HTTP2Error as error:
             self._end(f"HTTP/2: {error}")
             return
         self._dispatch(events)
@@ -263,30 +263,30 @@ class Connection:
 
     # Inside.
 
-    def _dispatch(self, events: list[http2.Event]) -> None:
+    def _dispatch(self, events: list[http2_events.Event]) -> None:
         for event in events:
-            if isinstance(event, http2.GoAway):
+            if isinstance(event, http2_events.GoAway):
                 self._going_away(event)
                 continue
             call = self._calls.get(event.stream_id)
             if call is None:
-                if isinstance(event, http2.Data):
+                if isinstance(event, http2_events.Data):
                     # Its caller has gone, but the connection's window is shared by all.
                     self._session.consume(event.stream_id, len(event.data))
-            elif isinstance(event, http2.Headers):
+            elif isinstance(event, http2_events.Headers):
                 if not event.informational:
                     call.headers(event.headers, event.end_stream)
-            elif isinstance(event, http2.Data):
+            elif isinstance(event, http2_events.Data):
                 call.data(event.data)
-            elif isinstance(event, http2.Trailers):
+            elif isinstance(event, http2_events.Trailers):
                 call.trailers(event.headers)
-            elif isinstance(event, http2.StreamEnded):
+            elif isinstance(event, http2_events.StreamEnded):
                 call.finish(_NO_STATUS)
-            elif isinstance(event, http2.StreamClosed):
+            elif isinstance(event, http2_events.StreamClosed):
                 self._calls.pop(event.stream_id, None)
                 call.finish(grpc.Status(grpc.UNAVAILABLE, f"stream reset by the peer ({event.error_code})"))
 
-    def _going_away(self, event: http2.GoAway) -> None:
+    def _going_away(self, event: http2_events.GoAway) -> None:
         self._is_going_away = True
         self.reason = f"the peer is going away ({event.error_code} {event.debug.decode('utf-8', 'replace')})".strip()
         if event.error_code == ENHANCE_YOUR_CALM:
@@ -297,7 +297,7 @@ class Connection:
             return
         try:
             data = self._session.data_to_send()
-        except http2.HTTP2Error as error:
+        except http2_events.HTTP2Error as error:
             self._end(f"HTTP/2: {error}")
             return
         self._dispatch(self._session.take_events())

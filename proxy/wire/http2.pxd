@@ -1,79 +1,56 @@
-# HTTP/2 sessions (RFC 9113) on libnghttp2, sans I/O: bytes in, events out.
+# One HTTP/2 connection (RFC 9113) on libnghttp2, sans I/O: bytes in, hooks called; bytes out when asked.
 #
-#   Session          what both ends share: callbacks, limits, flow control, PING, the bytes to send
-#   ClientSession    + request(); used by proxy.control
-#   (a ServerSession will stand here beside it: the callbacks below do not assume a side)
-
-from libc.stdint cimport int32_t, uint8_t, uint32_t
+#   Session                  framing, HPACK, flow control, and the limits both ends share
+#     <- http2_events        a client that reports events as Python objects: control streams
+#     <- stack.http2_*       the data path: hooks compiled, nothing allocated per frame
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from proxy.wire.nghttp2 cimport nghttp2_session
 
+cdef enum:
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    INTERNAL_ERROR = 2
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    ENHANCE_YOUR_CALM = 11
 
-cdef class Event:
-    """Base of everything a session reports; `stream_id` is 0 for the connection."""
-    cdef readonly int32_t stream_id
-
-
-cdef class Headers(Event):
-    """A complete header section: `informational` for 1xx, else the response (or request)."""
-    cdef readonly list headers
-    cdef readonly bint informational
-    cdef readonly bint end_stream
-
-
-cdef class Data(Event):
-    """A piece of the body. The peer may send no more than the window until `consume()` gives it back."""
-    cdef readonly bytes data
+cdef enum:
+    STREAM_WINDOW = 65535        # bytes of a body held for a peer that does not take them
+    MAX_FIELDS = 128             # of one section as it is handed on
+    MAX_SECTION = 65536          # decoded bytes of one section, counted as in RFC 9113 section 6.5.2
 
 
-cdef class Trailers(Event):
-    """The header section that ends a stream."""
-    cdef readonly list headers
-
-
-cdef class StreamEnded(Event):
-    """The peer has sent its last byte on this stream (END_STREAM)."""
-
-
-cdef class StreamClosed(Event):
-    """Nothing more will happen on this stream: both sides ended, or one reset it with `error_code`."""
-    cdef readonly uint32_t error_code
-
-
-cdef class GoAway(Event):
-    """The peer takes no streams above `last_stream_id`; those above were not processed and may be tried again."""
-    cdef readonly int32_t last_stream_id
-    cdef readonly uint32_t error_code
-    cdef readonly bytes debug
-
-
-cdef class PingAcknowledged(Event):
-    """The answer to `ping()`."""
-    cdef readonly bytes payload
-
-
-cdef class Outgoing:
-    """The body of one stream that is still to be sent."""
-    cdef object chunks
-    cdef Py_ssize_t offset
-    cdef Py_ssize_t buffered
-    cdef bint ended
-    cdef bint deferred
+cdef class Allowance:
+    """Something a peer may do so often: `burst` at once, `rate` per second in the long run."""
+    cdef double left, burst, rate
+    cdef int64_t stamp_ns
+    cdef bint spend(self, int64_t now_ns)
 
 
 cdef class Session:
-    cdef nghttp2_session *session
-    cdef list events
-    cdef dict outgoing
-    cdef dict sections
-    cdef object failure
+    cdef nghttp2_session* session
+    cdef object failure              # what a hook raised: libnghttp2 cannot carry an exception through
     cdef readonly bint failed
+    cdef readonly str abuse          # which limit the peer broke, or None
+    cdef int64_t now_ns              # set by whoever feeds; the session has no clock
+    cdef Allowance resets, control_frames
 
-    cdef int open(self, bint server) except -1
+    cdef int open(self, bint server, int max_streams, int connection_window) except -1
+    cdef int feed(self, const char* data, Py_ssize_t size) except -1
+    cdef Py_ssize_t take(self, const uint8_t** data) except -1
     cdef int check(self, Py_ssize_t code) except -1
-    cdef int usable(self) except -1
     cdef void keep(self, object error) noexcept
+    cdef int calm_down(self, str abuse) except -1
+    cdef bint is_over(self)
 
-
-cdef class ClientSession(Session):
-    pass
+    # Hooks: what the peer did.
+    cdef int section_began(self, int32_t stream_id) except -1
+    cdef int field(self, const uint8_t* name, size_t name_size, const uint8_t* value, size_t value_size,
+                   bint sensitive) except -1
+    cdef int section_ended(self, int32_t stream_id, bint end_stream) except -1
+    cdef int data(self, int32_t stream_id, const char* data, size_t size) except -1
+    cdef int body_ended(self, int32_t stream_id) except -1
+    cdef int stream_closed(self, int32_t stream_id, uint32_t error_code) except -1
+    cdef int going_away(self, int32_t last_stream_id, uint32_t error_code, bytes debug) except -1
+    cdef int pinged(self, bytes payload) except -1

@@ -1,312 +1,276 @@
-"""HTTP/2 sessions on libnghttp2, sans I/O: `receive_data` turns bytes into events, `data_to_send` calls into bytes.
+"""HTTP/2 connections on libnghttp2, sans I/O. What belongs here: framing, and the limits that protect this process.
+What does not: sockets, clocks, what a stream is for.
 
-What belongs here: framing, flow control, limits that protect this process. What does not: sockets, clocks, gRPC.
-libnghttp2 enforces RFC 9113; the limits on decoded headers below are ours, since its own count only encoded bytes.
+libnghttp2 enforces RFC 9113. Ours on top: how much one header section may decode to (its own limit counts encoded
+bytes only), and how often a peer may reset streams or send frames that cost us an answer.
 """
-
-from collections import deque
-
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, uint8_t, uint32_t
-from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from proxy.wire cimport nghttp2 as ng
 
-CONNECTION_WINDOW = 1 << 20
-"""What a peer may send on all streams together before we have consumed it: bounds memory per connection."""
-MAX_HEADERS = 128
-"""Header fields in one section: bounds what a small HPACK block can be expanded to."""
-MAX_HEADER_BYTES = 65536
-"""Decoded bytes of names and values in one section, counted as in RFC 9113 section 6.5.2 (32 per field)."""
 MAX_OUTBOUND_ACKS = 100
 """Acknowledgements waiting to be sent: a peer that floods us and reads nothing is cut off (CVE-2019-9512)."""
 
-NO_ERROR = 0
-INTERNAL_ERROR = 2
-REFUSED_STREAM = 7
-CANCEL = 8
-
-cdef Py_ssize_t _max_headers = MAX_HEADERS
-cdef Py_ssize_t _max_header_bytes = MAX_HEADER_BYTES
+# Resets by a peer before its stream was over (CVE-2023-44487), and resets of ours that a peer provokes
+# (CVE-2025-8671). One connection between proxies carries the cancelled calls of many clients, so the rate is high.
+cdef double RESET_BURST = 1000
+cdef double RESET_RATE = 250
+# PING, SETTINGS, PRIORITY and DATA frames that carry nothing (CVE-2019-9512, -9515, -9518).
+cdef double CONTROL_BURST = 1000
+cdef double CONTROL_RATE = 250
 
 
 class HTTP2Error(Exception):
     """The session cannot go on (the peer broke the protocol) or refused a call; the message is libnghttp2's."""
 
 
-cdef class Event:
-    def __repr__(self):
-        cdef str name = type(self).__name__
-        fields = [f"{key}={getattr(self, key)!r}" for key in self.__match_args__]
-        return f"{name}({', '.join(fields)})"
+cdef class Allowance:
+    def __cinit__(self, double burst, double rate):
+        self.left = self.burst = burst
+        self.rate = rate
 
-    __match_args__ = ("stream_id",)
-
-
-cdef class Headers(Event):
-    __match_args__ = ("stream_id", "headers", "informational", "end_stream")
-
-
-cdef class Data(Event):
-    __match_args__ = ("stream_id", "data")
-
-
-cdef class Trailers(Event):
-    __match_args__ = ("stream_id", "headers")
-
-
-cdef class StreamEnded(Event):
-    pass
-
-
-cdef class StreamClosed(Event):
-    __match_args__ = ("stream_id", "error_code")
-
-
-cdef class GoAway(Event):
-    __match_args__ = ("last_stream_id", "error_code", "debug")
-
-
-cdef class PingAcknowledged(Event):
-    __match_args__ = ("payload",)
-
-
-cdef class Section:
-    """The header section being received on one stream, with what it has cost so far."""
-    cdef list headers
-    cdef Py_ssize_t size
-
-
-cdef class Outgoing:
-    def __cinit__(self):
-        self.chunks = deque()
+    cdef bint spend(self, int64_t now_ns):
+        """Take one; False when there is none left."""
+        if now_ns > self.stamp_ns:
+            self.left = min(self.burst, self.left + (now_ns - self.stamp_ns) * self.rate / 1e9)
+            self.stamp_ns = now_ns
+        if self.left < 1.0:
+            return False
+        self.left -= 1.0
+        return True
 
 
 cdef class Session:
-    """What both ends of a connection share. Not for direct use."""
+    """Not for direct use: subclasses override the hooks, which may submit frames but never feed or take."""
 
     def __cinit__(self):
         self.session = NULL
-        self.events = []
-        self.outgoing = {}
-        self.sections = {}
+        self.resets = Allowance(RESET_BURST, RESET_RATE)
+        self.control_frames = Allowance(CONTROL_BURST, CONTROL_RATE)
 
     def __dealloc__(self):
-        if self.session is not NULL:
+        if self.session != NULL:
             ng.nghttp2_session_del(self.session)
 
-    cdef int open(self, bint server) except -1:
-        """Make the nghttp2 session and queue our SETTINGS."""
-        cdef ng.nghttp2_session_callbacks *callbacks = NULL
-        cdef ng.nghttp2_option *option = NULL
-        cdef ng.nghttp2_settings_entry settings[2]
+    cdef int open(self, bint server, int max_streams, int connection_window) except -1:
+        """Make the nghttp2 session and queue our SETTINGS. `max_streams` is what a client may have open at a time,
+        `connection_window` what a peer may send on all streams together before any of it was handed on."""
+        cdef ng.nghttp2_option* option = NULL
+        cdef ng.nghttp2_settings_entry settings[4]
         cdef int code
-        if ng.nghttp2_session_callbacks_new(&callbacks) != 0 or ng.nghttp2_option_new(&option) != 0:
-            ng.nghttp2_session_callbacks_del(callbacks)
-            raise MemoryError()
-        ng.nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, _on_begin_headers)
-        ng.nghttp2_session_callbacks_set_on_header_callback(callbacks, _on_header)
-        ng.nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, _on_frame)
-        ng.nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, _on_data)
-        ng.nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, _on_stream_close)
-        # A window is given back only when the data was consumed, or a slow reader would buffer without bound.
+        cdef int count = 0
+        if ng.nghttp2_option_new(&option) != 0:
+            raise MemoryError
+        # A window is given back only when the data was handed on, or a slow reader would buffer without bound.
         ng.nghttp2_option_set_no_auto_window_update(option, 1)
         ng.nghttp2_option_set_max_outbound_ack(option, MAX_OUTBOUND_ACKS)
+        # Closed streams are kept by default to serve RFC 7540 priorities, which RFC 9113 dropped.
+        ng.nghttp2_option_set_no_closed_streams(option, 1)
+        ng.nghttp2_option_set_max_send_header_block_length(option, 2 * MAX_SECTION)
         if server:
-            code = ng.nghttp2_session_server_new2(&self.session, callbacks, <void *>self, option)
+            code = ng.nghttp2_session_server_new2(&self.session, CALLBACKS, <void*>self, option)
         else:
-            code = ng.nghttp2_session_client_new2(&self.session, callbacks, <void *>self, option)
-        ng.nghttp2_session_callbacks_del(callbacks)
+            code = ng.nghttp2_session_client_new2(&self.session, CALLBACKS, <void*>self, option)
         ng.nghttp2_option_del(option)
         self.check(code)
         settings[0].settings_id = ng.NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
-        settings[0].value = MAX_HEADER_BYTES
-        settings[1].settings_id = ng.NGHTTP2_SETTINGS_ENABLE_PUSH
-        settings[1].value = 0
-        # A server must not send ENABLE_PUSH other than 0 and need not send it at all (RFC 9113 section 6.5.2).
-        self.check(ng.nghttp2_submit_settings(self.session, ng.NGHTTP2_FLAG_NONE, settings, 1 if server else 2))
+        settings[0].value = MAX_SECTION
+        if server:
+            settings[1].settings_id = ng.NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS
+            settings[1].value = max_streams
+            settings[2].settings_id = ng.NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL
+            settings[2].value = 1
+            count = 3
+        else:
+            settings[1].settings_id = ng.NGHTTP2_SETTINGS_ENABLE_PUSH
+            settings[1].value = 0
+            count = 2
+        self.check(ng.nghttp2_submit_settings(self.session, ng.NGHTTP2_FLAG_NONE, settings, count))
         self.check(ng.nghttp2_session_set_local_window_size(
-            self.session, ng.NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW))
+            self.session, ng.NGHTTP2_FLAG_NONE, 0, connection_window))
         return 0
 
     cdef int check(self, Py_ssize_t code) except -1:
         if code < 0:
             if code == ng.NGHTTP2_ERR_NOMEM:
-                raise MemoryError()
+                raise MemoryError
             raise HTTP2Error(ng.nghttp2_strerror(<int>code).decode("ascii"))
         return 0
 
-    cdef int usable(self) except -1:
-        if self.failed:
-            raise HTTP2Error("the session has failed")
-        return 0
-
     cdef void keep(self, object error) noexcept:
-        """Remember what a callback raised: libnghttp2 cannot carry a Python exception through."""
         if self.failure is None:
             self.failure = error
 
-    def receive_data(self, bytes data not None):
-        """Bytes from the peer; returns the events they complete. Raises HTTP2Error if the peer broke the protocol."""
-        cdef ssize_t n
-        cdef list events
-        self.usable()
-        n = ng.nghttp2_session_mem_recv(
-            self.session, <const uint8_t *>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+    cdef int feed(self, const char* data, Py_ssize_t size) except -1:
+        """Bytes from the peer; hooks are called for what they complete. Raises HTTP2Error if the session cannot go
+        on, and whatever a hook raised."""
+        cdef ssize_t count
+        if self.failed:
+            raise HTTP2Error("the session has failed")
+        count = ng.nghttp2_session_mem_recv(self.session, <const uint8_t*>data, size)
         if self.failure is not None:
             self.failed = True
             raise self.failure
-        if n < 0:
+        if count < 0:
             self.failed = True
-            self.check(n)
-        events = self.events
-        self.events = []
-        return events
+            self.check(count)
+        return 0
 
-    def data_to_send(self):
-        """All bytes that may be sent now; empty when there are none, or when the peer's window is closed."""
-        cdef const uint8_t *pointer
-        cdef ssize_t n
-        cdef list pieces = None
-        cdef bytes first = None
-        self.usable()
-        while True:
-            n = ng.nghttp2_session_mem_send(self.session, &pointer)
-            if self.failure is not None:
-                self.failed = True
-                raise self.failure
-            if n < 0:
-                self.failed = True
-                self.check(n)
-            if n == 0:
-                break
-            piece = PyBytes_FromStringAndSize(<const char *>pointer, n)
-            if first is None:
-                first = piece
-            elif pieces is None:
-                pieces = [first, piece]
-            else:
-                pieces.append(piece)
-        if pieces is not None:
-            return b"".join(pieces)
-        return first if first is not None else b""
-
-    def send_data(self, int32_t stream_id, bytes data not None, bint end_stream=False):
-        """Queue a piece of a body whose `request` was made with end_stream=False."""
-        cdef Outgoing body = self.outgoing.get(stream_id)
-        self.usable()
-        if body is None or body.ended:
-            raise HTTP2Error(f"stream {stream_id} takes no more data")
-        if data:
-            body.chunks.append(data)
-            body.buffered += len(data)
-        body.ended = end_stream
-        if body.deferred:
-            body.deferred = False
-            self.check(ng.nghttp2_session_resume_data(self.session, stream_id))
-
-    def buffered(self, int32_t stream_id):
-        """Bytes of a body that wait for the peer's window: the caller stops producing when it is high."""
-        cdef Outgoing body = self.outgoing.get(stream_id)
-        return 0 if body is None else body.buffered
-
-    def consume(self, int32_t stream_id, Py_ssize_t n):
-        """Give the peer back the window of `n` bytes of Data that have been dealt with."""
-        self.usable()
-        self.check(ng.nghttp2_session_consume(self.session, stream_id, n))
-
-    def reset(self, int32_t stream_id, uint32_t error_code=CANCEL):
-        """End a stream at once. Its StreamClosed follows from `receive_data` or `take_events`."""
-        self.usable()
-        self.check(ng.nghttp2_submit_rst_stream(self.session, ng.NGHTTP2_FLAG_NONE, stream_id, error_code))
-
-    def ping(self, bytes payload not None=b"\0\0\0\0\0\0\0\0"):
-        """Ask for a sign of life; PingAcknowledged is the answer."""
-        if len(payload) != 8:
-            raise ValueError("a PING carries exactly 8 bytes (RFC 9113 section 6.7)")
-        self.usable()
-        self.check(ng.nghttp2_submit_ping(
-            self.session, ng.NGHTTP2_FLAG_NONE, <const uint8_t *>PyBytes_AS_STRING(payload)))
-
-    def terminate(self, uint32_t error_code=NO_ERROR):
-        """Queue a GOAWAY; after it no stream is accepted."""
-        self.usable()
-        self.check(ng.nghttp2_session_terminate_session(self.session, error_code))
-
-    def take_events(self):
-        """Events that calls other than `receive_data` made: a reset of ours closes its stream while being sent."""
-        events = self.events
-        self.events = []
-        return events
-
-    @property
-    def alive(self):
-        """Whether the session has anything left to say or hear; false once GOAWAY has run its course."""
+    cdef Py_ssize_t take(self, const uint8_t** data) except -1:
+        """The next bytes for the peer, valid until the next call; 0 when there is nothing to send now."""
+        cdef ssize_t count
         if self.failed:
-            return False
-        return bool(ng.nghttp2_session_want_read(self.session) or ng.nghttp2_session_want_write(self.session))
+            return 0
+        count = ng.nghttp2_session_mem_send(self.session, data)
+        if self.failure is not None:
+            self.failed = True
+            raise self.failure
+        if count < 0:
+            self.failed = True
+            self.check(count)
+        return count
 
-    def statistics(self):
-        """What is under way, for the admin page and tests."""
-        return {
-            "failed": bool(self.failed),
-            "streams_sending": len(self.outgoing),
-            "bytes_buffered": sum([(<Outgoing>body).buffered for body in self.outgoing.values()]),
-        }
+    cdef bint is_over(self):
+        """Nothing is left to say or to hear: the connection can be closed."""
+        return self.failed or not (
+            ng.nghttp2_session_want_read(self.session) or ng.nghttp2_session_want_write(self.session)
+        )
 
+    cdef int calm_down(self, str abuse) except -1:
+        """End the connection of a peer that does too much of something (RFC 9113 section 10.5)."""
+        if self.abuse is None:
+            self.abuse = abuse
+            self.check(ng.nghttp2_session_terminate_session(self.session, ENHANCE_YOUR_CALM))
+        return 0
 
-cdef class ClientSession(Session):
-    """The side that asks. Its preface and SETTINGS are in the first `data_to_send`."""
+    cdef int section_began(self, int32_t stream_id) except -1:
+        return 0
 
-    def __init__(self):
-        self.open(False)
+    cdef int field(self, const uint8_t* name, size_t name_size, const uint8_t* value, size_t value_size,
+                   bint sensitive) except -1:
+        """One field of the section that began last; 1 resets its stream."""
+        return 0
 
-    @property
-    def can_request(self):
-        """Whether a new stream may be opened: not after a GOAWAY in either direction."""
-        return not self.failed and bool(ng.nghttp2_session_check_request_allowed(self.session))
+    cdef int section_ended(self, int32_t stream_id, bint end_stream) except -1:
+        return 0
 
-    def request(self, list headers not None, bytes body=None, bint end_stream=True):
-        """Open a stream; returns its number. With end_stream=False the body continues in `send_data`.
+    cdef int data(self, int32_t stream_id, const char* data, size_t size) except -1:
+        return 0
 
-        Requests beyond the peer's MAX_CONCURRENT_STREAMS wait inside the session.
-        """
-        cdef Py_ssize_t n = len(headers)
-        cdef ng.nghttp2_nv *fields
-        cdef ng.nghttp2_data_provider provider
-        cdef Outgoing outgoing = None
-        cdef int32_t stream_id
-        cdef bytes name, value
-        if not self.can_request:
-            raise HTTP2Error("the session takes no new streams")
-        fields = <ng.nghttp2_nv *>malloc((n or 1) * sizeof(ng.nghttp2_nv))
-        if fields is NULL:
-            raise MemoryError()
-        try:
-            for i in range(n):
-                name, value = headers[i]
-                fields[i].name = <uint8_t *>PyBytes_AS_STRING(name)
-                fields[i].namelen = PyBytes_GET_SIZE(name)
-                fields[i].value = <uint8_t *>PyBytes_AS_STRING(value)
-                fields[i].valuelen = PyBytes_GET_SIZE(value)
-                fields[i].flags = ng.NGHTTP2_NV_FLAG_NONE
-            if body or not end_stream:
-                outgoing = Outgoing()
-                if body:
-                    outgoing.chunks.append(body)
-                    outgoing.buffered = len(body)
-                outgoing.ended = end_stream
-                provider.source.ptr = <void *>outgoing
-                provider.read_callback = _read_body
-            stream_id = ng.nghttp2_submit_request(
-                self.session, NULL, fields, n, &provider if outgoing is not None else NULL, NULL)
-        finally:
-            free(fields)
-        self.check(stream_id)
-        if outgoing is not None:
-            self.outgoing[stream_id] = outgoing
-        return stream_id
+    cdef int body_ended(self, int32_t stream_id) except -1:
+        return 0
+
+    cdef int stream_closed(self, int32_t stream_id, uint32_t error_code) except -1:
+        return 0
+
+    cdef int going_away(self, int32_t last_stream_id, uint32_t error_code, bytes debug) except -1:
+        return 0
+
+    cdef int pinged(self, bytes payload) except -1:
+        return 0
 
 
-include "http2_callbacks.pxi"
+# What libnghttp2 calls. `user_data` is the Session, which is alive while its own method runs.
+
+cdef int on_begin_headers(ng.nghttp2_session* _, const ng.nghttp2_frame* frame, void* user_data) noexcept:
+    cdef Session self = <Session>user_data
+    try:
+        self.section_began(frame.hd.stream_id)
+    except BaseException as error:
+        self.keep(error)
+        return ng.NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
+
+cdef int on_header(ng.nghttp2_session* _, const ng.nghttp2_frame* frame, const uint8_t* name, size_t name_size,
+                   const uint8_t* value, size_t value_size, uint8_t flags, void* user_data) noexcept:
+    cdef Session self = <Session>user_data
+    try:
+        if self.field(name, name_size, value, value_size, flags & ng.NGHTTP2_NV_FLAG_NO_INDEX):
+            return ng.NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE  # the stream is reset; the connection lives on
+    except BaseException as error:
+        self.keep(error)
+        return ng.NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
+
+cdef int on_frame(ng.nghttp2_session* _, const ng.nghttp2_frame* frame, void* user_data) noexcept:
+    cdef Session self = <Session>user_data
+    cdef bint end_stream = frame.hd.flags & ng.NGHTTP2_FLAG_END_STREAM
+    cdef bint is_control = False
+    try:
+        if frame.hd.type == ng.NGHTTP2_HEADERS:
+            self.section_ended(frame.hd.stream_id, end_stream)
+        elif frame.hd.type == ng.NGHTTP2_DATA:
+            if end_stream:
+                self.body_ended(frame.hd.stream_id)
+            elif frame.hd.length == 0:
+                is_control = True
+        elif frame.hd.type == ng.NGHTTP2_PING:
+            if frame.hd.flags & ng.NGHTTP2_FLAG_ACK:
+                self.pinged(PyBytes_FromStringAndSize(<const char*>frame.ping.opaque_data, 8))
+            else:
+                is_control = True
+        elif frame.hd.type == ng.NGHTTP2_RST_STREAM:
+            if not self.resets.spend(self.now_ns):
+                self.calm_down("reset flood")
+        elif frame.hd.type == ng.NGHTTP2_GOAWAY:
+            self.going_away(
+                frame.goaway.last_stream_id, frame.goaway.error_code,
+                PyBytes_FromStringAndSize(<const char*>frame.goaway.opaque_data, frame.goaway.opaque_data_len),
+            )
+        elif frame.hd.type == ng.NGHTTP2_SETTINGS or frame.hd.type == ng.NGHTTP2_PRIORITY:
+            is_control = not frame.hd.flags & ng.NGHTTP2_FLAG_ACK
+        if is_control and not self.control_frames.spend(self.now_ns):
+            self.calm_down("control frame flood")
+    except BaseException as error:
+        self.keep(error)
+        return ng.NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
+
+cdef int on_frame_sent(ng.nghttp2_session* _, const ng.nghttp2_frame* frame, void* user_data) noexcept:
+    cdef Session self = <Session>user_data
+    try:
+        # Resets that say the peer was wrong; those that pass on what happened on the other side are not its doing.
+        if frame.hd.type == ng.NGHTTP2_RST_STREAM and frame.rst_stream.error_code != NO_ERROR and \
+                frame.rst_stream.error_code < REFUSED_STREAM and frame.rst_stream.error_code != INTERNAL_ERROR and \
+                not self.resets.spend(self.now_ns):
+            self.calm_down("reset flood")
+    except BaseException as error:
+        self.keep(error)
+        return ng.NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
+
+cdef int on_data(ng.nghttp2_session* _, uint8_t flags, int32_t stream_id, const uint8_t* data, size_t size,
+                 void* user_data) noexcept:
+    cdef Session self = <Session>user_data
+    try:
+        self.data(stream_id, <const char*>data, size)
+    except BaseException as error:
+        self.keep(error)
+        return ng.NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
+
+cdef int on_stream_close(ng.nghttp2_session* _, int32_t stream_id, uint32_t error_code, void* user_data) noexcept:
+    cdef Session self = <Session>user_data
+    try:
+        self.stream_closed(stream_id, error_code)
+    except BaseException as error:
+        self.keep(error)
+        return ng.NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
+
+cdef ng.nghttp2_session_callbacks* CALLBACKS = NULL
+if ng.nghttp2_session_callbacks_new(&CALLBACKS) != 0:
+    raise MemoryError
+ng.nghttp2_session_callbacks_set_on_begin_headers_callback(CALLBACKS, on_begin_headers)
+ng.nghttp2_session_callbacks_set_on_header_callback(CALLBACKS, on_header)
+ng.nghttp2_session_callbacks_set_on_frame_recv_callback(CALLBACKS, on_frame)
+ng.nghttp2_session_callbacks_set_on_frame_send_callback(CALLBACKS, on_frame_sent)
+ng.nghttp2_session_callbacks_set_on_data_chunk_recv_callback(CALLBACKS, on_data)
+ng.nghttp2_session_callbacks_set_on_stream_close_callback(CALLBACKS, on_stream_close)

@@ -21,6 +21,7 @@ cdef extern from "nghttp2/nghttp2.h":
     enum:
         NGHTTP2_DATA
         NGHTTP2_HEADERS
+        NGHTTP2_PRIORITY
         NGHTTP2_RST_STREAM
         NGHTTP2_SETTINGS
         NGHTTP2_PING
@@ -40,11 +41,14 @@ cdef extern from "nghttp2/nghttp2.h":
         NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE
         NGHTTP2_SETTINGS_MAX_FRAME_SIZE
         NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE
+        NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL
 
     enum:
         NGHTTP2_NV_FLAG_NONE
+        NGHTTP2_NV_FLAG_NO_INDEX
         NGHTTP2_DATA_FLAG_NONE
         NGHTTP2_DATA_FLAG_EOF
+        NGHTTP2_DATA_FLAG_NO_END_STREAM
 
     ctypedef struct nghttp2_nv:
         uint8_t *name
@@ -67,6 +71,10 @@ cdef extern from "nghttp2/nghttp2.h":
         nghttp2_frame_hd hd
         nghttp2_headers_category cat
 
+    ctypedef struct nghttp2_rst_stream:
+        nghttp2_frame_hd hd
+        uint32_t error_code
+
     ctypedef struct nghttp2_ping:
         nghttp2_frame_hd hd
         uint8_t opaque_data[8]
@@ -81,6 +89,7 @@ cdef extern from "nghttp2/nghttp2.h":
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
         nghttp2_headers headers
+        nghttp2_rst_stream rst_stream
         nghttp2_ping ping
         nghttp2_goaway goaway
 
@@ -113,6 +122,8 @@ cdef extern from "nghttp2/nghttp2.h":
     void nghttp2_session_callbacks_del(nghttp2_session_callbacks *callbacks)
     void nghttp2_session_callbacks_set_on_frame_recv_callback(
         nghttp2_session_callbacks *cbs, nghttp2_on_frame_recv_callback callback)
+    void nghttp2_session_callbacks_set_on_frame_send_callback(
+        nghttp2_session_callbacks *cbs, nghttp2_on_frame_recv_callback callback)
     void nghttp2_session_callbacks_set_on_header_callback(
         nghttp2_session_callbacks *cbs, nghttp2_on_header_callback callback)
     void nghttp2_session_callbacks_set_on_begin_headers_callback(
@@ -127,6 +138,8 @@ cdef extern from "nghttp2/nghttp2.h":
     void nghttp2_option_set_no_auto_window_update(nghttp2_option *option, int val)
     void nghttp2_option_set_max_outbound_ack(nghttp2_option *option, size_t val)
     void nghttp2_option_set_max_settings(nghttp2_option *option, size_t val)
+    void nghttp2_option_set_no_closed_streams(nghttp2_option *option, int val)
+    void nghttp2_option_set_max_send_header_block_length(nghttp2_option *option, size_t val)
 
     int nghttp2_session_client_new2(
         nghttp2_session **session_ptr, const nghttp2_session_callbacks *callbacks, void *user_data,
@@ -141,6 +154,7 @@ cdef extern from "nghttp2/nghttp2.h":
     int nghttp2_session_want_read(nghttp2_session *session)
     int nghttp2_session_want_write(nghttp2_session *session)
     int nghttp2_session_consume(nghttp2_session *session, int32_t stream_id, size_t size)
+    int nghttp2_session_consume_stream(nghttp2_session *session, int32_t stream_id, size_t size)
     int nghttp2_session_consume_connection(nghttp2_session *session, size_t size)
     int nghttp2_session_set_local_window_size(
         nghttp2_session *session, uint8_t flags, int32_t stream_id, int32_t window_size)
@@ -148,9 +162,25 @@ cdef extern from "nghttp2/nghttp2.h":
     int nghttp2_session_terminate_session(nghttp2_session *session, uint32_t error_code)
     int nghttp2_session_check_request_allowed(nghttp2_session *session)
 
+    void *nghttp2_session_get_stream_user_data(nghttp2_session *session, int32_t stream_id)
+    int nghttp2_session_set_stream_user_data(nghttp2_session *session, int32_t stream_id, void *stream_user_data)
+    uint32_t nghttp2_session_get_remote_settings(nghttp2_session *session, int id)
+    int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session *session)
+
     int32_t nghttp2_submit_request(
         nghttp2_session *session, const void *pri_spec, const nghttp2_nv *nva, size_t nvlen,
         const nghttp2_data_provider *data_prd, void *stream_user_data)
+    int nghttp2_submit_response(
+        nghttp2_session *session, int32_t stream_id, const nghttp2_nv *nva, size_t nvlen,
+        const nghttp2_data_provider *data_prd)
+    int32_t nghttp2_submit_headers(
+        nghttp2_session *session, uint8_t flags, int32_t stream_id, const void *pri_spec, const nghttp2_nv *nva,
+        size_t nvlen, void *stream_user_data)
+    int nghttp2_submit_trailer(nghttp2_session *session, int32_t stream_id, const nghttp2_nv *nva, size_t nvlen)
+    int nghttp2_submit_shutdown_notice(nghttp2_session *session)
+    int nghttp2_submit_goaway(
+        nghttp2_session *session, uint8_t flags, int32_t last_stream_id, uint32_t error_code,
+        const uint8_t *opaque_data, size_t opaque_data_len)
     int nghttp2_submit_settings(
         nghttp2_session *session, uint8_t flags, const nghttp2_settings_entry *iv, size_t niv)
     int nghttp2_submit_rst_stream(nghttp2_session *session, uint8_t flags, int32_t stream_id, uint32_t error_code)

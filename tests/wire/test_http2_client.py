@@ -8,7 +8,7 @@ import h2.events
 import h2.settings
 import pytest
 
-from proxy.wire import http2
+from proxy.wire import http2_events as http2
 
 REQUEST = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/x"), (b":authority", b"a"), (b"te", b"trailers")]
 

@@ -8,7 +8,7 @@ import h2.connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.wire import http2
+from proxy.wire import http2_events as http2
 
 REQUEST = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/x"), (b":authority", b"a")]
 
