@@ -1,7 +1,7 @@
 # The admin port on the data plane's own HTTP/1 server.
 from proxy.inbound.accept cimport Inbound, InboundConnection
 from proxy.stack.exchange cimport Dispatcher, Exchange
-from proxy.stack.http1_server cimport Router
+from proxy.stack.routing cimport Router
 
 
 cdef class AdminInbound(Inbound):

@@ -8,7 +8,9 @@ import asyncio
 from proxy.io.address cimport Address
 from proxy.inbound.accept cimport Inbound, InboundConnection
 from proxy.stack.exchange cimport Dispatcher, Exchange
-from proxy.stack.http1_server cimport HTTP1Server, Refusal, Router
+from proxy.stack.http1_exchange cimport HTTP1Exchange
+from proxy.stack.http1_server cimport HTTP1Server
+from proxy.stack.routing cimport Refusal, Router
 from proxy.wire cimport http1
 
 from proxy.admin.server import Peer, Request
@@ -20,7 +22,7 @@ cdef class AdminInbound(Inbound):
     def __init__(self, reactor, tls, settings, registry, log, admin):
         super().__init__(reactor, tls, settings, registry, log, ())
         self.admin = admin
-        self.serves_http_only = True
+        self.serves_http1_only = True
 
     cdef str objection(self, Address peer, Address original):
         return None
@@ -38,7 +40,7 @@ cdef class AdminRouter(Router):
         self.dispatcher = dispatcher
         self.admin = admin
         self.peer = Peer(ip, identity)
-        self.extra_fields = b""
+        self.client_id = b""
 
     cdef Refusal route(self, Exchange exchange):
         cdef int i
@@ -52,7 +54,8 @@ cdef class AdminRouter(Router):
 
 
 cdef class AdminDispatcher(Dispatcher):
-    cdef void dispatch(self, Exchange exchange):
+    cdef void dispatch(self, Exchange asked):
+        cdef HTTP1Exchange exchange = <HTTP1Exchange>asked
         cdef AdminRouter router = self.router
         cdef bytes whole
         if not exchange.request_complete:

@@ -3,10 +3,12 @@ from proxy.io.address cimport Address
 from proxy.io.listen cimport Acceptor
 from proxy.io.reactor cimport Reactor, Timer
 from proxy.io.transport cimport Protocol, Transport
-from proxy.stack.balance cimport Balancer, Limits
+from proxy.stack.balance cimport Balancer
 from proxy.stack.buffer cimport Buffer
 from proxy.stack.detect cimport Detected
-from proxy.stack.http1_server cimport ConnectionSet, Router
+from proxy.stack.exchange cimport Exchange
+from proxy.stack.pool cimport Limits
+from proxy.stack.routing cimport ConnectionSet, Router
 from proxy.telemetry.counters cimport RequestSeries
 from proxy.tls.contexts cimport TLSContexts
 
@@ -21,7 +23,7 @@ cdef class Inbound(Acceptor):
     cdef set server_names
     cdef frozenset own_addresses
     cdef frozenset own_ports
-    cdef readonly bint serves_http_only  # an endpoint of the proxy itself (admin) instead of an application's port
+    cdef readonly bint serves_http1_only  # an endpoint of the proxy itself (admin) instead of an application's port
     cdef str objection(self, Address peer, Address original)
     cdef Router router_for(self, InboundConnection connection)
     cdef drop(self, int fd, Address peer, Address original, str error)
@@ -53,7 +55,8 @@ cdef class InboundConnection(Detected):
     cdef object authorization(self)
     cdef void count_connection(self)
     cdef void forward_opaque(self, const char* data, Py_ssize_t size)
-    cdef void serve_http(self, const char* data, Py_ssize_t size)
+    cdef void serve_http1(self, const char* data, Py_ssize_t size)
+    cdef void serve_http2(self, const char* data, Py_ssize_t size)
 
 
 cdef class PeekTLS(Protocol):
@@ -77,4 +80,4 @@ cdef class InboundRouter(Router):
     cdef object authorization         # Authorization, or the sentence of a refusal
     cdef RequestSeries series, probe_series
     cdef RequestSeries series_for(self, str route, str authorization)
-    cdef bint is_probe(self)
+    cdef bint is_probe(self, Exchange exchange)

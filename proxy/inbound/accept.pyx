@@ -12,19 +12,22 @@ from proxy.io.address cimport Address
 from proxy.io.listen cimport Acceptor
 from proxy.io.reactor cimport Reactor, Timer
 from proxy.io.transport cimport PEEKING, Protocol, Transport, new_transport
-from proxy.stack.balance cimport Balancer, Limits
+from proxy.stack.balance cimport Balancer
 from proxy.stack.detect cimport DetectHTTP, Detected
 from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.exchange cimport Exchange
-from proxy.stack.http1_server cimport ConnectionSet, HTTP1Server, Refusal, Router
+from proxy.stack.http1_server cimport HTTP1Server
+from proxy.stack.http2_server cimport HTTP2Server
 from proxy.stack.opaque cimport OpaqueConnect
+from proxy.stack.pool cimport Limits
+from proxy.stack.routing cimport ConnectionSet, Refusal, Router
 from proxy.telemetry.counters cimport RequestSeries, TCPSeries
 from proxy.tls.contexts cimport TLSContexts
 from proxy.wire cimport http1, sniff
 
 from proxy.api.names import InvalidNameError, parse_dns_name
 from proxy.inbound.authorize import Authorization, ClientInfo, Unauthorized, authorize
-from proxy.tls.contexts import ALPN_HTTP1, ALPN_OPAQUE
+from proxy.tls.contexts import ALPN_HTTP1, ALPN_HTTP2, ALPN_OPAQUE
 
 # Seconds that an opaque port waits for a ClientHello before it takes the client for plaintext. Proxies do not depend
 # on it (they use the inbound port for opaque connections); it serves a client whose idea of the port differs from
@@ -273,7 +276,9 @@ cdef class InboundConnection(Detected):
                 self.transport, self.port, "gateway loop", "the inbound port was dialled without a target"
             )
         elif alpn is not None and alpn == ALPN_HTTP1 and not self.port.is_opaque:
-            self.serve_http(b"", 0)
+            self.serve_http1(b"", 0)
+        elif alpn is not None and alpn == ALPN_HTTP2 and not self.port.is_opaque:
+            self.serve_http2(b"", 0)
         elif self.port.is_opaque:
             self.forward_opaque(b"", 0)
         else:
@@ -322,7 +327,9 @@ cdef class InboundConnection(Detected):
 
     cdef void detected(self, Transport transport, sniff.Verdict verdict, const char* data, Py_ssize_t size):
         if verdict == sniff.IS_HTTP1:
-            self.serve_http(data, size)
+            self.serve_http1(data, size)
+        elif verdict == sniff.IS_HTTP2:
+            self.serve_http2(data, size)
         else:
             self.forward_opaque(data, size)
 
@@ -362,7 +369,7 @@ cdef class InboundConnection(Detected):
             return str(refusal)
 
     cdef void count_connection(self):
-        if self.inbound.serves_http_only:
+        if self.inbound.serves_http1_only:
             return
         self.transport.set_series(
             <TCPSeries>self.inbound.registry.connections.get(
@@ -373,8 +380,8 @@ cdef class InboundConnection(Detected):
 
     cdef void forward_opaque(self, const char* data, Py_ssize_t size):
         cdef OpaqueConnect connect
-        if self.inbound.serves_http_only:
-            self.inbound.refuse(self.transport, self.port, "not HTTP", "only HTTP/1.1 is served here")
+        if self.inbound.serves_http1_only:
+            self.inbound.refuse(self.transport, self.port, "not HTTP/1", "only HTTP/1.1 is served here")
             return
         authorization = self.authorization()
         self.count_connection()
@@ -400,12 +407,23 @@ cdef class InboundConnection(Detected):
             target=self.port.address.text, error=error,
         )
 
-    cdef void serve_http(self, const char* data, Py_ssize_t size):
+    cdef void serve_http1(self, const char* data, Py_ssize_t size):
         cdef HTTP1Server server = HTTP1Server(self.inbound.router_for(self), self.inbound.connections)
         self.count_connection()
         server.start(self.transport)
         if size > 0 and server.transport is not None:
             server.data_received(data, size)
+
+    cdef void serve_http2(self, const char* data, Py_ssize_t size):
+        cdef HTTP2Server server
+        if self.inbound.serves_http1_only:
+            self.forward_opaque(data, size)
+            return
+        server = HTTP2Server(self.inbound.router_for(self), self.inbound.connections)
+        self.count_connection()
+        server.start(self.transport)
+        if size > 0:
+            server.received(data, size)
 
 
 cdef class InboundRouter(Router):
@@ -419,9 +437,9 @@ cdef class InboundRouter(Router):
         self.shows_errors = transport.is_tls and transport.peer_identity is not None
         self.strips_client_id = True
         if transport.peer_identity is not None:
-            self.extra_fields = b"l5d-client-id: " + transport.peer_identity.encode() + b"\r\n"
+            self.client_id = transport.peer_identity.encode()
         else:
-            self.extra_fields = b""
+            self.client_id = b""
 
     cdef RequestSeries series_for(self, str route, str authorization):
         return <RequestSeries>self.connection.inbound.registry.requests.get(
@@ -433,7 +451,7 @@ cdef class InboundRouter(Router):
 
     cdef Refusal route(self, Exchange exchange):
         cdef RequestSeries series
-        if len(self.connection.port.probe_paths) and self.is_probe():
+        if len(self.connection.port.probe_paths) and self.is_probe(exchange):
             series = self.probe_series
             if series is None or series.is_dropped:
                 series = self.probe_series = self.series_for("probe", "probe")
@@ -447,12 +465,12 @@ cdef class InboundRouter(Router):
         exchange.counted_as = series
         return None
 
-    cdef bint is_probe(self):
+    cdef bint is_probe(self, Exchange exchange):
         """A plaintext GET of a path that a container declares as its probe: the kubelet, which has no mesh identity."""
         cdef bytes target
-        if http1.head.method != http1.METHOD_GET or self.connection.transport.is_tls:
+        if exchange.method != http1.METHOD_GET or exchange.path == NULL or self.connection.transport.is_tls:
             return False
-        target = http1.head.target[:http1.head.target_size]
+        target = exchange.path[:exchange.path_size]
         return target.decode("latin-1") in self.connection.port.probe_paths
 
     cdef void refused(self, int status, str error):
@@ -466,4 +484,17 @@ cdef class InboundRouter(Router):
         connection.inbound.log.limited(
             f"{error}:{connection.port.address.port}", "inbound request refused", client=connection.peer.text,
             port=connection.port.address.port, status=status, error=error,
+        )
+
+    cdef void ended(self, str error):
+        """A connection of many requests is over; what was wrong with it, if anything was, is counted."""
+        cdef InboundConnection connection = self.connection
+        if error == "connection closed" or error == "i/o":
+            return
+        connection.inbound.registry.event(
+            "inbound_tcp_errors_total", (("error", error),) + target_labels(connection.port.address)
+        )
+        connection.inbound.log.limited(
+            f"{error}:{connection.port.address.port}", "inbound connection ended", client=connection.peer.text,
+            port=connection.port.address.port, error=error,
         )

@@ -5,7 +5,7 @@ from proxy.io.reactor cimport Reactor
 from proxy.io.transport cimport Transport
 from proxy.outbound.discover cimport Destination, Destinations, Waiter
 from proxy.stack.detect cimport Detected
-from proxy.stack.http1_server cimport ConnectionSet, Refusal, Router
+from proxy.stack.routing cimport ConnectionSet, Refusal, Router
 
 
 cdef class Outbound(Acceptor):
@@ -23,7 +23,8 @@ cdef class OutboundConnection(Waiter):
     cdef Address original
     cdef bint is_gone
     cdef void forward_opaque(self, const char* data, Py_ssize_t size)
-    cdef void serve_http(self, const char* data, Py_ssize_t size)
+    cdef void serve_http1(self, const char* data, Py_ssize_t size)
+    cdef void serve_http2(self, const char* data, Py_ssize_t size)
 
 
 cdef class OutboundDetected(Detected):

@@ -12,10 +12,12 @@ from proxy.outbound.discover cimport Destination, Destinations, Waiter
 from proxy.stack.detect cimport DetectHTTP, Detected
 from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.exchange cimport Exchange
-from proxy.stack.http1_server cimport ConnectionSet, HTTP1Server, Refusal, Router
+from proxy.stack.http1_server cimport HTTP1Server
+from proxy.stack.http2_server cimport HTTP2Server
 from proxy.stack.opaque cimport OpaqueConnect
+from proxy.stack.routing cimport ConnectionSet, Refusal, Router
 from proxy.telemetry.counters cimport TCPSeries
-from proxy.wire cimport fields, http1, sniff
+from proxy.wire cimport sniff
 
 
 cdef class Outbound(Acceptor):
@@ -104,17 +106,24 @@ cdef class OutboundConnection(Waiter):
         """The connection is over, whatever it was: its destination has one user less."""
         self.destination.release()
 
-    cdef void serve_http(self, const char* data, Py_ssize_t size):
+    cdef void serve_http1(self, const char* data, Py_ssize_t size):
         cdef HTTP1Server server = HTTP1Server(OutboundRouter(self), self.outbound.connections, self.ended)
         server.start(self.transport)
         if size > 0 and server.transport is not None:
             server.data_received(data, size)
 
+    cdef void serve_http2(self, const char* data, Py_ssize_t size):
+        cdef HTTP2Server server = HTTP2Server(OutboundRouter(self), self.outbound.connections, self.ended)
+        server.start(self.transport)
+        server.received(data, size)
+
 
 cdef class OutboundDetected(Detected):
     cdef void detected(self, Transport transport, sniff.Verdict verdict, const char* data, Py_ssize_t size):
         if verdict == sniff.IS_HTTP1:
-            self.connection.serve_http(data, size)
+            self.connection.serve_http1(data, size)
+        elif verdict == sniff.IS_HTTP2:
+            self.connection.serve_http2(data, size)
         else:
             self.connection.forward_opaque(data, size)
 
@@ -139,17 +148,15 @@ cdef class OutboundRouter(Router):
     def __init__(self, OutboundConnection connection not None):
         self.connection = connection
         self.dispatcher = connection.destination.balancer
-        self.extra_fields = b""
+        self.client_id = b""
         self.shows_errors = not connection.outbound.settings.disable_informational_headers
 
     cdef Refusal route(self, Exchange exchange):
-        cdef int i
         cdef bytes wanted
-        for i in range(http1.head.field_count):
-            if http1.head.fields[i].kind == fields.FIELD_L5D_REQUIRE_ID:
-                wanted = http1.head.fields[i].value[:http1.head.fields[i].value_size]
-                return self.require_identity(wanted.decode("latin-1"))
-        return None
+        if exchange.require_id == NULL:
+            return None
+        wanted = exchange.require_id[:exchange.require_id_size]
+        return self.require_identity(wanted.decode("latin-1"))
 
     cdef Refusal require_identity(self, str wanted):
         """l5d-require-id: every endpoint the request might reach must prove that identity, else 502."""
@@ -169,3 +176,8 @@ cdef class OutboundRouter(Router):
             f"{error}:{connection.original.text}", "outbound request failed", target=connection.original.text,
             authority=connection.destination.authority, status=status, error=error,
         )
+
+    cdef void ended(self, str error):
+        """A connection of many requests is over; what was wrong with it, if anything was, is counted."""
+        if error != "connection closed" and error != "i/o":
+            self.connection.opaque_failed(error)

@@ -1,7 +1,8 @@
 # What stands behind the addresses that the application dials.
 from proxy.io.reactor cimport Reactor, Timer
-from proxy.stack.balance cimport Balancer, Limits
+from proxy.stack.balance cimport Balancer
 from proxy.stack.endpoint cimport Endpoint
+from proxy.stack.pool cimport Limits
 from proxy.tls.contexts cimport TLSContexts
 
 

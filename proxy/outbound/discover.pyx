@@ -7,8 +7,9 @@ when it has been idle and the watch can be made again.
 from libc.stdint cimport int64_t
 
 from proxy.io.reactor cimport Reactor, Timer
-from proxy.stack.balance cimport Balancer, Limits
+from proxy.stack.balance cimport Balancer
 from proxy.stack.endpoint cimport Endpoint
+from proxy.stack.pool cimport Limits
 from proxy.telemetry.counters cimport RequestSeries, TCPSeries
 from proxy.tls.contexts cimport TLSContexts
 

@@ -6,61 +6,20 @@ longer (Linkerd's failfast).
 """
 from libc.stdint cimport int64_t, uint64_t
 
-from proxy.io.dial cimport dial
 from proxy.io.reactor cimport Reactor, Timer
 from proxy.stack.endpoint cimport Endpoint
-from proxy.stack.exchange cimport Dispatcher, Exchange
-from proxy.stack.http1_client cimport ConnectionObserver, HTTP1Client
+from proxy.stack.exchange cimport Exchange
+from proxy.stack.http1_pool cimport HTTP1Pool
+from proxy.stack.http2_pool cimport HTTP2Pool
+from proxy.stack.pool cimport Limits, PoolOwner
 from proxy.tls.contexts cimport TLSContexts
-
-from proxy.tls.contexts import ALPN_HTTP1
 
 import random
 
-cdef str TULLE_HTTP1 = ALPN_HTTP1
-
-cdef enum:
-    MAX_DIALS = 8  # connections being made to one endpoint at a time
-
 # How often waiting requests look for an endpoint whose backoff has ended.
 cdef int64_t QUEUE_TICK_NS = 50_000_000
-cdef int64_t IDLE_TICK_NS = 1_000_000_000
 # In failfast a request still waits this long at most, so that a service that came back is noticed by its callers.
 cdef int64_t FAILFAST_RETRY_NS = 500_000_000
-
-
-cdef class Limits:
-    """Times in seconds; `queue_capacity` in requests. Without `backs_off` an endpoint is ready again at once: the
-    local application."""
-
-    def __init__(self, double connect_timeout, double failfast_timeout, double pool_idle, int queue_capacity=10_000,
-                 bint backs_off=True):
-        self.backs_off = backs_off
-        self.connect_timeout_ns = <int64_t>(connect_timeout * 1e9)
-        self.failfast_ns = <int64_t>(failfast_timeout * 1e9)
-        self.pool_idle_ns = <int64_t>(pool_idle * 1e9)
-        self.queue_capacity = queue_capacity
-
-
-cdef class PoolObserver(ConnectionObserver):
-    cdef void connection_opened(self, HTTP1Client client):
-        client.endpoint.dialing -= 1
-        client.endpoint.succeeded()
-        self.balancer.is_failing = False
-
-    cdef void connection_failed(self, HTTP1Client client, object reason):
-        client.endpoint.dialing -= 1
-        if self.balancer.limits.backs_off:
-            client.endpoint.failed(self.balancer.reactor.time_ns())
-        if self.balancer.log is not None:
-            self.balancer.log(client.endpoint, reason)
-        self.balancer.dial_failed(client.endpoint, isinstance(reason, TimeoutError))
-
-    cdef void connection_idle(self, HTTP1Client client):
-        self.balancer.pool(client)
-
-    cdef void connection_gone(self, HTTP1Client client):
-        self.balancer.unpool(client)
 
 
 cdef class QueueTimer(Timer):
@@ -68,12 +27,7 @@ cdef class QueueTimer(Timer):
         self.balancer.expire_queue()
 
 
-cdef class IdleTimer(Timer):
-    cdef void expired(self):
-        self.balancer.reap_idle()
-
-
-cdef class Balancer(Dispatcher):
+cdef class Balancer(PoolOwner):
     """The endpoints of one destination. `log(endpoint, reason)` is told of connects that failed."""
 
     def __init__(self, Reactor reactor not None, TLSContexts tls, Limits limits not None, log=None):
@@ -84,12 +38,10 @@ cdef class Balancer(Dispatcher):
         self.endpoints = []
         self.by_address = {}
         self.queue = []
-        self.observer = PoolObserver()
-        self.observer.balancer = self
+        self.http1 = HTTP1Pool(self)
+        self.http2 = HTTP2Pool(self)
         self.queue_timer = QueueTimer()
         self.queue_timer.balancer = self
-        self.idle_timer = IdleTimer()
-        self.idle_timer.balancer = self
         self.random_state = random.getrandbits(63) | 1
 
     def update(self, upserts, removals=(), bint replace=False):
@@ -124,12 +76,8 @@ cdef class Balancer(Dispatcher):
 
     cdef void retire(self, Endpoint endpoint):
         cdef Exchange exchange
-        cdef list waiters = endpoint.waiters
         endpoint.retire()
-        endpoint.waiters = []
-        for client in list(endpoint.idle):
-            (<HTTP1Client>client).detach()
-        for item in waiters:
+        for item in self.http1.retire(endpoint) + self.http2.retire(endpoint):
             exchange = <Exchange>item
             endpoint.pending -= 1
             exchange.endpoint = None
@@ -138,7 +86,6 @@ cdef class Balancer(Dispatcher):
     def close(self):
         """Forget every endpoint; connections in use end with their exchange."""
         self.update((), (), True)
-        self.reactor.disarm(self.idle_timer)
 
     cdef uint64_t next_random(self):
         """xorshift64: P2C needs speed and spread, not secrecy."""
@@ -197,57 +144,30 @@ cdef class Balancer(Dispatcher):
             self.send(exchange, endpoint)
 
     cdef void send(self, Exchange exchange, Endpoint endpoint):
-        """Over a pooled connection if there is one; else the exchange takes whichever connection is free first, one
-        that is being made or one that becomes idle."""
-        cdef HTTP1Client client
         endpoint.pending += 1
         exchange.endpoint = endpoint
         exchange.started_ns = self.reactor.now_ns
-        while endpoint.idle:
-            client = <HTTP1Client>endpoint.idle.pop()
-            self.idle_count -= 1
-            client.is_idle = False
-            if client.is_open and not client.transport.eof:
-                client.begin(exchange)
-                return
-        exchange.waiting = True
-        endpoint.waiters.append(exchange)
-        self.start_dials(endpoint)
+        if exchange.is_http2:
+            self.http2.send(exchange, endpoint)
+        else:
+            self.http1.send(exchange, endpoint)
 
-    cdef void start_dials(self, Endpoint endpoint):
-        """As many connections in the making as there are waiters, within the limit that keeps a burst from becoming
-        a storm of handshakes, each too slow for its time limit."""
-        cdef HTTP1Client client
-        while endpoint.dialing < MAX_DIALS and endpoint.dialing < len(endpoint.waiters):
-            client = HTTP1Client()
-            client.endpoint = endpoint
-            client.observer = self.observer
-            endpoint.dialing += 1
-            dial(
-                self.reactor, endpoint.address, client, self.tls.client if endpoint.identity is not None else None,
-                endpoint.identity, TULLE_HTTP1, self.limits.connect_timeout_ns, endpoint.connections,
-            )
+    cdef void connection_stands(self, Endpoint endpoint):
+        endpoint.succeeded()
+        self.is_failing = False
 
-    cdef void dial_failed(self, Endpoint endpoint, bint timed_out):
-        """A connection did not stand, so nothing of a request has left: one waiter goes elsewhere, and all of them
-        when no other connection is being made."""
-        cdef Exchange exchange
-        cdef list lost = endpoint.waiters[:1] if endpoint.dialing > 0 else endpoint.waiters
-        endpoint.waiters = endpoint.waiters[len(lost):]
-        for item in lost:
-            exchange = <Exchange>item
-            exchange.waiting = False
-            if timed_out:
-                exchange.lost("connect timeout", 504, True)
-            else:
-                exchange.lost("connect error", 502, True)
+    cdef void connection_failed(self, Endpoint endpoint, object reason):
+        if self.limits.backs_off:
+            endpoint.failed(self.reactor.time_ns())
+        if self.log is not None:
+            self.log(endpoint, reason)
 
     # Waiting
 
     cdef void enqueue(self, Exchange exchange):
         if len(self.queue) >= self.limits.queue_capacity:
             exchange.is_unreached = True
-            exchange.downstream.refuse(503, "loadshed", True)
+            exchange.refuse(503, "loadshed")
             return
         exchange.waiting = True
         exchange.waiting_since_ns = self.reactor.now_ns
@@ -257,10 +177,12 @@ cdef class Balancer(Dispatcher):
 
     cdef void forget(self, Exchange exchange):
         exchange.waiting = False
-        if exchange.endpoint is not None:
-            exchange.endpoint.waiters.remove(exchange)
-        else:
+        if exchange.endpoint is None:
             self.queue.remove(exchange)
+        elif exchange.is_http2:
+            self.http2.forget(exchange)
+        else:
+            self.http1.forget(exchange)
 
     cdef void drain_queue(self):
         cdef Exchange exchange
@@ -286,54 +208,12 @@ cdef class Balancer(Dispatcher):
             exchange.waiting = False
             self.is_failing = True
             exchange.is_unreached = True
-            exchange.downstream.refuse(504, "failfast", True)
+            exchange.refuse(504, "failfast")
         if self.queue:
             self.reactor.arm(self.queue_timer, QUEUE_TICK_NS)
 
-    # Pooled connections
-
-    cdef void pool(self, HTTP1Client client):
-        cdef Endpoint endpoint = client.endpoint
-        cdef Exchange exchange
-        if endpoint.waiters:
-            exchange = <Exchange>endpoint.waiters.pop(0)
-            exchange.waiting = False
-            client.begin(exchange)
-            self.start_dials(endpoint)
-            return
-        if endpoint.is_removed:
-            client.detach()
-            return
-        client.is_idle = True
-        client.idle_since_ns = self.reactor.now_ns
-        client.endpoint.idle.append(client)
-        self.idle_count += 1
-        if self.idle_timer.slot < 0:
-            self.reactor.arm(self.idle_timer, IDLE_TICK_NS)
-
-    cdef void unpool(self, HTTP1Client client):
-        if client.is_idle:
-            client.is_idle = False
-            client.endpoint.idle.remove(client)
-            self.idle_count -= 1
-
-    cdef void reap_idle(self):
-        cdef HTTP1Client client
-        cdef list oldest = []
-        cdef int64_t limit = self.reactor.now_ns - self.limits.pool_idle_ns
-        for endpoint in self.endpoints:
-            for item in (<Endpoint>endpoint).idle:
-                client = <HTTP1Client>item
-                if client.idle_since_ns > limit:
-                    break
-                oldest.append(client)
-        for item in oldest:
-            (<HTTP1Client>item).detach()
-        if self.idle_count > 0:
-            self.reactor.arm(self.idle_timer, IDLE_TICK_NS)
-
     def __repr__(self):
         return (
-            f"<Balancer {len(self.endpoints)} endpoints, {self.idle_count} idle connections, "
+            f"<Balancer {len(self.endpoints)} endpoints, {self.http1.idle_count()} idle connections, "
             f"{len(self.queue)} waiting>"
         )

@@ -1,7 +1,7 @@
 """A growable run of bytes. Pure."""
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 cdef enum:
     KEPT = 4096  # a cleared buffer larger than this is given back
@@ -42,3 +42,55 @@ cdef class Buffer:
             free(self.data)
             self.data = NULL
             self.capacity = 0
+
+
+# Queue: bytes go in at one end and leave at the other. A struct, because a stream has two.
+
+cdef int queue_put(Queue* queue, const char* data, Py_ssize_t size) except -1:
+    cdef Py_ssize_t capacity
+    cdef char* grown
+    if queue.start > 0 and not queue.keeps:
+        if queue.start == queue.size:
+            queue.start = queue.size = 0
+        elif queue.size + size > queue.capacity:
+            memmove(queue.data, queue.data + queue.start, queue.size - queue.start)
+            queue.size -= queue.start
+            queue.start = 0
+    if queue.size + size > queue.capacity:
+        capacity = queue.capacity if queue.capacity else 512
+        while capacity < queue.size + size:
+            capacity *= 2
+        grown = <char*>realloc(queue.data, capacity)
+        if grown == NULL:
+            raise MemoryError
+        queue.data = grown
+        queue.capacity = capacity
+    memcpy(queue.data + queue.size, data, size)
+    queue.size += size
+    return 0
+
+
+cdef Py_ssize_t queue_take(Queue* queue, char* into, Py_ssize_t size) noexcept nogil:
+    """Move up to `size` bytes to `into`; returns how many."""
+    cdef Py_ssize_t count = queue.size - queue.start
+    if count > size:
+        count = size
+    if count > 0:
+        memcpy(into, queue.data + queue.start, count)
+        queue.start += count
+    return count
+
+
+cdef Py_ssize_t queue_waiting(Queue* queue) noexcept nogil:
+    return queue.size - queue.start
+
+
+cdef void queue_rewind(Queue* queue) noexcept nogil:
+    """Have everything that was kept taken once more."""
+    queue.start = 0
+
+
+cdef void queue_drop(Queue* queue) noexcept nogil:
+    free(queue.data)
+    queue.data = NULL
+    queue.start = queue.size = queue.capacity = 0

@@ -17,9 +17,14 @@ cdef class Endpoint:
     cdef int failures
     cdef int64_t blocked_until_ns
     cdef public bint is_removed
+    # Kept here for the pools. HTTP/1:
     cdef list idle                   # pooled connections, most recently used last
     cdef list waiters                # exchanges that wait for a connection, first come first served
     cdef int dialing                 # connections being made
+    # HTTP/2:
+    cdef list sessions               # connections that take streams
+    cdef list stream_waiters
+    cdef int session_dialing
     cdef RequestSeries requests
     cdef TCPSeries connections
     cdef void count_under(self, RequestSeries requests, TCPSeries connections)

@@ -34,6 +34,8 @@ cdef class Endpoint:
         self.cost_ns = DEFAULT_RTT_NS
         self.idle = []
         self.waiters = []
+        self.sessions = []
+        self.stream_waiters = []
 
     cdef double load(self, int64_t now_ns):
         """Decayed latency times the requests that would be waiting: what P2C compares."""

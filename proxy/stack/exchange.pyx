@@ -1,59 +1,13 @@
-"""One request and its response. Pure bookkeeping: who has it, how far it is, what it is counted as, whether it may be
-tried again."""
+"""One request and its response. Pure bookkeeping: how far it is, what it is counted as, whether it may be tried
+again."""
 from libc.stdint cimport int64_t
 
 from proxy.io.reactor cimport monotonic_ns
-from proxy.io.transport cimport Protocol, Transport
-from proxy.stack.buffer cimport Buffer
 from proxy.stack.endpoint cimport Endpoint
 from proxy.telemetry.classify cimport NOT_GRPC
 
 cdef enum:
     MAX_ATTEMPTS = 2  # one retry elsewhere, for a request that never reached an application
-
-
-cdef class Downstream(Protocol):
-    """The accepted side. Implemented by `http1_server`."""
-
-    cdef void response_head(self, Upstream upstream):
-        pass
-
-    cdef void response_data(self, const char* data, Py_ssize_t size):
-        pass
-
-    cdef void response_trailers(self):
-        pass
-
-    cdef void response_end(self, Upstream upstream):
-        pass
-
-    cdef void response_flush(self):
-        pass
-
-    cdef void response_broken(self):
-        pass
-
-    cdef void refuse(self, int status, str error, bint close):
-        pass
-
-    cdef void request_writable(self):
-        pass
-
-    cdef void upgraded(self, Transport upstream):
-        pass
-
-
-cdef class Upstream(Protocol):
-    """The dialled side. Implemented by `http1_client`."""
-
-    cdef void begin(self, Exchange exchange):
-        pass
-
-    cdef void request_push(self):
-        pass
-
-    cdef void abandon(self):
-        pass
 
 
 cdef class Dispatcher:
@@ -67,39 +21,33 @@ cdef class Dispatcher:
 
 
 cdef class Exchange:
-    """Reused for every request of one downstream connection, which has one at a time."""
+    """Base of http1_exchange and http2_exchange."""
 
-    def __cinit__(self):
-        self.request = Buffer()
-
-    cdef void start(self, Downstream downstream):
-        self.downstream = downstream
+    cdef void renew(self):
+        """Begin with a new request."""
         self.is_active = True
         self.request_complete = False
         self.response_started = False
         self.is_replayable = True
+        self.is_sent = False
         self.waiting = False
         self.latency_taken = False
-        self.wants_upgrade = False
         self.is_unreached = False
         self.attempts = 0
         self.status = 0
-        self.sent = 0
-        self.upstream = None
+        self.grpc_status = NOT_GRPC
         self.endpoint = None
         self.avoid = None
         self.counted_as = None
         self.requests = None
-        self.grpc_status = NOT_GRPC
-        self.request.clear()
+        self.require_id = NULL
 
-    cdef void sent_to(self, Upstream upstream, int64_t now_ns):
-        """The request begins to leave for an endpoint."""
-        self.upstream = upstream
-        self.requests = upstream.endpoint.requests if self.counted_as is None else self.counted_as
+    cdef void sent(self, int64_t now_ns):
+        """The request begins to leave for its endpoint."""
+        self.is_sent = True
+        self.requests = self.endpoint.requests if self.counted_as is None else self.counted_as
         self.requests.sent(now_ns)
         self.started_ns = now_ns
-        self.sent = 0
 
     cdef void answered(self, int status, int64_t now_ns):
         self.response_started = True
@@ -119,12 +67,12 @@ cdef class Exchange:
 
     cdef void finished(self, str error, int64_t now_ns):
         """Count the outcome of this attempt; `error` is None for a response that came whole."""
-        if self.upstream is None and self.endpoint is None:
+        if self.endpoint is None:
             return
         self.body_began(now_ns)
-        if self.requests is not None and self.upstream is not None:
+        if self.is_sent:
             self.requests.ended(self.status, self.grpc_status, error, now_ns)
-        self.upstream = None
+        self.is_sent = False
         self.endpoint = None
 
     cdef bint may_retry(self, bint unprocessed):
@@ -134,29 +82,33 @@ cdef class Exchange:
         )
 
     cdef void cancel(self):
-        """The downstream is gone: give back whatever the exchange holds, and count what was begun."""
-        cdef Upstream upstream = self.upstream
+        """The client of this proxy is gone: give back whatever the exchange holds, and count what was begun."""
         if not self.is_active:
             return
         self.is_active = False
         if self.waiting:
             self.dispatcher.forget(self)
+        self.abandon()
         self.finished("cancelled", monotonic_ns())
-        if upstream is not None:
-            upstream.abandon()
 
     cdef void lost(self, str error, int status, bint unprocessed):
-        """The upstream is gone before a response: try once elsewhere if that is safe, else answer with `status`.
+        """The client side is gone before a response: try once elsewhere if that is safe, else answer with `status`.
 
         `unprocessed` means that no application can have seen the request; otherwise RFC 9110 section 9.2.2 allows to
         send again only what is idempotent.
         """
         cdef Endpoint failed = self.endpoint
-        self.finished(error if self.upstream is not None else None, monotonic_ns())
+        self.finished(error if self.is_sent else None, monotonic_ns())
         if self.may_retry(unprocessed):
             self.avoid = failed
             self.latency_taken = False
             self.dispatcher.dispatch(self)
         elif self.is_active:
             self.is_unreached = unprocessed
-            self.downstream.refuse(status, error, True)
+            self.refuse(status, error)
+
+    cdef void refuse(self, int status, str error):
+        pass
+
+    cdef void abandon(self):
+        pass

@@ -1,6 +1,6 @@
 # A connection to an endpoint that speaks HTTP/1.
 from proxy.io.transport cimport Transport
-from proxy.stack.exchange cimport Exchange, Upstream
+from proxy.stack.http1_exchange cimport HTTP1Exchange, Upstream
 from proxy.wire.http1 cimport MessageReader
 
 

@@ -2,7 +2,8 @@
 from libc.stdint cimport int64_t
 
 from proxy.io.transport cimport Transport
-from proxy.stack.exchange cimport Downstream, Exchange, MAX_REPLAY, Upstream
+from proxy.stack.exchange cimport MAX_REPLAY
+from proxy.stack.http1_exchange cimport Downstream, HTTP1Exchange, Upstream
 from proxy.tls.contexts import ALPN_HTTP1
 from proxy.wire cimport fields, http1
 from proxy.wire.http1 cimport MessageReader
@@ -41,28 +42,30 @@ cdef class HTTP1Client(Upstream):
         self.observer.connection_opened(self)
         self.observer.connection_idle(self)
 
-    cdef void begin(self, Exchange exchange):
+    cdef void begin(self, HTTP1Exchange exchange):
         self.exchange = exchange
         self.is_idle = False
         self.reader.restart()
         self.reader.request_method = exchange.method
-        exchange.sent_to(self, self.transport.reactor.now_ns)
+        exchange.upstream = self
+        exchange.sent_size = 0
+        exchange.sent(self.transport.reactor.now_ns)
         self.request_push()
 
     cdef void request_push(self):
         """Write what the request has gathered; a large one is not kept for a retry."""
-        cdef Exchange exchange = self.exchange
-        cdef Py_ssize_t size = exchange.request.size - exchange.sent
+        cdef HTTP1Exchange exchange = self.exchange
+        cdef Py_ssize_t size = exchange.request.size - exchange.sent_size
         if size <= 0:
             return
-        self.transport.write(exchange.request.data + exchange.sent, size)
+        self.transport.write(exchange.request.data + exchange.sent_size, size)
         if self.exchange is not exchange:
             return
-        exchange.sent = exchange.request.size
-        if exchange.sent > MAX_REPLAY or not exchange.is_replayable:
+        exchange.sent_size = exchange.request.size
+        if exchange.sent_size > MAX_REPLAY or not exchange.is_replayable:
             exchange.is_replayable = False
             exchange.request.clear()
-            exchange.sent = 0
+            exchange.sent_size = 0
         if self.transport.is_congested():
             exchange.downstream.transport.pause_reading()
         else:
@@ -132,7 +135,7 @@ cdef class HTTP1Client(Upstream):
 
     cdef void complete(self):
         """The response is whole: release the connection first, because ending the exchange may want it at once."""
-        cdef Exchange exchange = self.exchange
+        cdef HTTP1Exchange exchange = self.exchange
         cdef Downstream downstream = exchange.downstream
         cdef int64_t now_ns = self.transport.reactor.now_ns
         self.exchange = None
@@ -146,7 +149,7 @@ cdef class HTTP1Client(Upstream):
 
     cdef void upgrade(self, const char* rest, Py_ssize_t size):
         """Both sides become a tunnel; what followed the head already belongs to it."""
-        cdef Exchange exchange = self.exchange
+        cdef HTTP1Exchange exchange = self.exchange
         cdef Downstream downstream = exchange.downstream
         cdef Transport transport = self.transport
         self.exchange = None
@@ -185,7 +188,7 @@ cdef class HTTP1Client(Upstream):
         self.closed(ConnectionAbortedError("internal error"))
 
     cdef void broken(self, str error, int status, bint unprocessed):
-        cdef Exchange exchange = self.exchange
+        cdef HTTP1Exchange exchange = self.exchange
         self.exchange = None
         self.detach()
         if exchange.response_started:

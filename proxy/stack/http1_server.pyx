@@ -9,7 +9,9 @@ http1_client).
 from proxy.io.relay cimport join
 from proxy.io.transport cimport Transport
 from proxy.stack.buffer cimport Buffer
-from proxy.stack.exchange cimport Downstream, Exchange, MAX_REPLAY, Upstream
+from proxy.stack.exchange cimport MAX_REPLAY
+from proxy.stack.http1_exchange cimport Downstream, HTTP1Exchange, Upstream
+from proxy.stack.routing cimport ConnectionSet, Refusal, Router
 from proxy.wire cimport fields, http1
 from proxy.wire.http1 cimport MessageReader
 
@@ -25,58 +27,6 @@ REASONS = {
 }
 
 
-cdef class Refusal:
-    """A status for the client, a cause for the metric, and whether the connection ends with it."""
-
-    def __init__(self, int status, str error, bint close=False):
-        self.status = status
-        self.error = error
-        self.close = close
-
-
-cdef class Router:
-    cdef Refusal route(self, Exchange exchange):
-        """None to let the request go on to `exchange.dispatcher`."""
-        return None
-
-    cdef void refused(self, int status, str error):
-        """Told of every answer the proxy makes itself, for metric and log."""
-        pass
-
-
-cdef class ConnectionSet:
-    """Tracks what is open so that a drain can end it: idle connections at once, busy ones after their response."""
-
-    def __init__(self):
-        self.connections = set()
-
-    cdef void add(self, object connection):
-        self.connections.add(connection)
-
-    cdef void discard(self, object connection):
-        self.connections.discard(connection)
-        if self.is_draining and not self.connections and self.on_empty is not None:
-            on_empty = self.on_empty
-            self.on_empty = None
-            on_empty()
-
-    def drain(self, on_empty):
-        """Begin to end every connection; `on_empty()` is called when the last is gone (at once if there is none)."""
-        cdef HTTP1Server server
-        self.is_draining = True
-        self.on_empty = on_empty
-        for connection in list(self.connections):
-            if isinstance(connection, HTTP1Server):
-                server = <HTTP1Server>connection
-                server.drain()
-        if not self.connections and self.on_empty is not None:
-            self.on_empty = None
-            on_empty()
-
-    def __len__(self):
-        return len(self.connections)
-
-
 cdef class HTTP1Server(Downstream):
     """Made per connection by inbound and outbound, with the Router of that connection."""
 
@@ -85,7 +35,7 @@ cdef class HTTP1Server(Downstream):
         self.router = router
         self.connections = connections
         self.reader = MessageReader(True)
-        self.exchange = Exchange()
+        self.exchange = HTTP1Exchange()
         self.exchange.dispatcher = router.dispatcher
         self.out = Buffer()
         self.backlog = Buffer()
@@ -114,7 +64,7 @@ cdef class HTTP1Server(Downstream):
         cdef const char* piece
         cdef Py_ssize_t piece_size
         cdef http1.Event event
-        cdef Exchange exchange = self.exchange
+        cdef HTTP1Exchange exchange = self.exchange
         cdef Upstream upstream  # held while it is called: a write that fails drops every other reference to it
         self.is_processing = True
         while self.transport is not None and not self.must_close:
@@ -131,7 +81,7 @@ cdef class HTTP1Server(Downstream):
                     else:
                         exchange.request.put(piece, piece_size)
                     if exchange.upstream is not None:
-                        if exchange.request.size - exchange.sent > FLUSH_AT:
+                        if exchange.request.size - exchange.sent_size > FLUSH_AT:
                             upstream = exchange.upstream
                             upstream.request_push()
                     elif exchange.request.size > MAX_REPLAY:
@@ -175,8 +125,9 @@ cdef class HTTP1Server(Downstream):
         self.is_processing = False
 
     cdef void begin_request(self):
-        cdef Exchange exchange = self.exchange
+        cdef HTTP1Exchange exchange = self.exchange
         cdef Refusal refusal
+        cdef int i
         exchange.start(self)
         self.request_begun = True
         self.request_ended = False
@@ -189,6 +140,13 @@ cdef class HTTP1Server(Downstream):
         exchange.keeps_alive = http1.head.minor_version == 1
         if http1.head.wants_close:
             self.is_draining = True
+        exchange.path = http1.head.target
+        exchange.path_size = http1.head.target_size
+        for i in range(http1.head.field_count):
+            if http1.head.fields[i].kind == fields.FIELD_L5D_REQUIRE_ID:
+                exchange.require_id = http1.head.fields[i].value
+                exchange.require_id_size = http1.head.fields[i].value_size
+                break
         refusal = self.router.route(exchange)
         if refusal is not None:
             self.refuse(refusal.status, refusal.error, refusal.close)
@@ -216,8 +174,10 @@ cdef class HTTP1Server(Downstream):
             into.put(authority, authority_size)
             into.put(b"\r\n", 2)
         write_fields(into, authority != NULL, self.router.strips_client_id, False)
-        if len(self.router.extra_fields):
-            into.put_bytes(self.router.extra_fields)
+        if len(self.router.client_id):
+            into.put(b"l5d-client-id: ", 15)
+            into.put_bytes(self.router.client_id)
+            into.put(b"\r\n", 2)
         if http1.head.framing == http1.FRAMING_CHUNKED:
             into.put(b"transfer-encoding: chunked\r\n", 28)
         elif http1.head.framing == http1.FRAMING_LENGTH:
@@ -232,7 +192,7 @@ cdef class HTTP1Server(Downstream):
         into.put(b"\r\n", 2)
 
     cdef void refuse_malformed(self):
-        cdef Exchange exchange = self.exchange
+        cdef HTTP1Exchange exchange = self.exchange
         if exchange.is_active and self.reader.error_status and self.request_begun and not exchange.response_started:
             exchange.cancel()
             exchange.is_active = True
@@ -490,7 +450,7 @@ cdef class HTTP1Server(Downstream):
         if on_end is not None:
             on_end()
 
-    cdef void drain(self):
+    cpdef void drain(self):
         """End after the request in hand, or now."""
         self.is_draining = True
         if not self.request_begun and self.reader.is_idle() and self.backlog.size == 0:

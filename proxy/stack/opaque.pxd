@@ -5,7 +5,7 @@ from proxy.io.transport cimport Protocol, Transport
 from proxy.stack.balance cimport Balancer
 from proxy.stack.buffer cimport Buffer
 from proxy.stack.endpoint cimport Endpoint
-from proxy.stack.http1_server cimport ConnectionSet
+from proxy.stack.routing cimport ConnectionSet
 
 
 cdef class OpaqueWaiting(Protocol):

@@ -8,7 +8,7 @@ from proxy.io.relay cimport join
 from proxy.io.transport cimport Protocol, Transport
 from proxy.stack.balance cimport Balancer
 from proxy.stack.buffer cimport Buffer
-from proxy.stack.http1_server cimport ConnectionSet
+from proxy.stack.routing cimport ConnectionSet
 from proxy.io.address cimport Address
 from proxy.tls.contexts cimport TLSContext
 
@@ -131,6 +131,9 @@ cdef class OpaqueConnect(Protocol):
             self.downstream.abort()
         self.refused(error)
         self.settle()
+
+    def drain(self):
+        """Opaque connections end when their ends do: there is no telling where one message stops."""
 
     cdef void settle(self):
         self.connections.discard(self)

@@ -8,6 +8,7 @@ GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
 ALPN_HTTP1 = "tulle/http1"
+ALPN_HTTP2 = "tulle/h2"
 ALPN_OPAQUE = "tulle/opaque"
 ALPN_PREFIX = b"tulle/"
 """Between our proxies the client states the protocol in ALPN, so that the server side detects nothing a second time."""

@@ -1,0 +1,25 @@
+# An accepted connection that speaks HTTP/2.
+from libc.stdint cimport int32_t, int64_t
+
+from proxy.io.reactor cimport Timer
+from proxy.io.transport cimport Transport
+from proxy.stack.http2_exchange cimport HTTP2Exchange, ServerSide
+from proxy.stack.routing cimport ConnectionSet, Router
+from proxy.wire.field_block cimport FieldBlock
+
+
+cdef class DrainTimer(Timer):
+    cdef HTTP2Server server
+
+
+cdef class HTTP2Server(ServerSide):
+    cdef Router router
+    cdef ConnectionSet connections
+    cdef object on_end
+    cdef HTTP2Exchange current       # whose section is being received
+    cdef DrainTimer drain_timer
+    cdef bint is_draining, in_trailers
+    cdef void start(self, Transport transport)
+    cdef int request_head(self, HTTP2Exchange exchange, bint end_stream) except -1
+    cdef void drained(self)
+    cpdef void drain(self)
