@@ -19,7 +19,9 @@ cdef class HTTP2Server(ServerSide):
     cdef HTTP2Exchange current       # whose section is being received
     cdef DrainTimer drain_timer
     cdef bint is_draining, in_trailers
+    cdef list to_stop                # streams whose response is out before their request was in
     cdef void start(self, Transport transport)
     cdef int request_head(self, HTTP2Exchange exchange, bint end_stream) except -1
     cdef void drained(self)
+    cdef void stop_request(self, int32_t stream_id)
     cpdef void drain(self)

@@ -40,6 +40,7 @@ cdef class HTTP2Server(ServerSide):
         self.router = router
         self.connections = connections
         self.on_end = on_end
+        self.to_stop = []
         self.open(True, MAX_STREAMS, CONNECTION_WINDOW)
 
     cdef void start(self, Transport transport):
@@ -191,7 +192,7 @@ cdef class HTTP2Server(ServerSide):
         """The response came whole, and the endpoint does not want the rest of the request, if there is one."""
         exchange.drop_request()
         if exchange.response_sent and not exchange.request_complete and exchange.server_open:
-            self.reset_stream(exchange.server_id, http2.NO_ERROR)
+            self.stop_request(exchange.server_id)
 
     cdef void break_off(self, HTTP2Exchange exchange, uint32_t error_code):
         """The response will not come, or not whole. The client is told what the endpoint said; a gRPC client whose
@@ -232,7 +233,13 @@ cdef class HTTP2Server(ServerSide):
             block.add(b"l5d-proxy-error", 15, <const char*>reason, len(reason), False)
         self.respond(exchange, block, True)
         if not exchange.request_complete:
-            self.reset_stream(exchange.server_id, http2.NO_ERROR)
+            self.stop_request(exchange.server_id)
+
+    cdef void stop_request(self, int32_t stream_id):
+        """Once the response is out, have the client send no more of its request (RFC 9113 section 8.1). libnghttp2
+        drops what is queued for a stream when its reset is submitted, so that waits."""
+        self.to_stop.append(stream_id)
+        self.touch()
 
     cdef int stream_closed(self, int32_t stream_id, uint32_t error_code) except -1:
         cdef HTTP2Exchange exchange = self.streams.pop(stream_id, None)
@@ -273,7 +280,14 @@ cdef class HTTP2Server(ServerSide):
         self.touch()
 
     cdef void flush(self):
+        cdef list stopped
         ServerSide.flush(self)
+        if self.to_stop and self.transport is not None and not self.transport.is_congested():
+            stopped = self.to_stop
+            self.to_stop = []
+            for stream_id in stopped:
+                self.reset_stream(stream_id, http2.NO_ERROR)
+            ServerSide.flush(self)
         if self.is_draining and self.drain_timer is None and not self.streams:
             self.close()
 
@@ -321,7 +335,7 @@ cdef ssize_t read_response(
                 flags[0] |= ng.NGHTTP2_DATA_FLAG_NO_END_STREAM
                 ng.nghttp2_submit_trailer(self.session, stream_id, nva, exchange.response_trailers.fill(nva))
             if not exchange.request_complete and not exchange.client_open:
-                ng.nghttp2_submit_rst_stream(self.session, ng.NGHTTP2_FLAG_NONE, stream_id, http2.NO_ERROR)
+                self.stop_request(stream_id)
         elif count == 0:
             exchange.response_waits = True
             return ng.NGHTTP2_ERR_DEFERRED

@@ -53,13 +53,12 @@ def test_http_on_a_marked_port_is_not_looked_at(marked: Line) -> None:
     assert marked.accept().until(b"\n\n") == b"GET / HTTP/1.1\nbroken: framing\n\n"
 
 
-def test_http2_passes_as_it_is(lines: Lines, client: Pod, web: Pod) -> None:
-    line = lines(client, web)
-    caller = line.open()
+def test_http2_on_a_marked_port_is_not_looked_at(marked: Line) -> None:
+    caller = marked.open()
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
     caller.send(preface[:5])
     caller.send(preface[5:])
-    app = line.accept()
+    app = marked.accept()
     assert app.exactly(len(preface)) == preface
     app.send(bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
     assert caller.exactly(9)[3] == 4
