@@ -1,10 +1,8 @@
 """What the pools of both versions of HTTP share."""
 from libc.stdint cimport int64_t
 
-from proxy.io.reactor cimport Reactor
 from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.exchange cimport Dispatcher, Exchange
-from proxy.tls.contexts cimport TLSContexts
 
 
 cdef class Limits:

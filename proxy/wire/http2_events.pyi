@@ -3,7 +3,6 @@ from typing import Final
 MAX_HEADERS: Final[int]
 MAX_HEADER_BYTES: Final[int]
 CONNECTION_WINDOW: Final[int]
-MAX_OUTBOUND_ACKS: Final[int]
 NO_ERROR: Final[int]
 INTERNAL_ERROR: Final[int]
 REFUSED_STREAM: Final[int]

@@ -13,7 +13,7 @@ from proxy.wire cimport http2
 from proxy.wire cimport nghttp2 as ng
 from proxy.wire.http2 cimport Session
 
-from proxy.wire.http2 import MAX_OUTBOUND_ACKS, HTTP2Error
+from proxy.wire.http2 import HTTP2Error
 
 CONNECTION_WINDOW = 1 << 20
 """What the peer may send on all streams together before we have consumed it: bounds memory per connection."""
@@ -26,8 +26,6 @@ NO_ERROR = http2.NO_ERROR
 INTERNAL_ERROR = http2.INTERNAL_ERROR
 REFUSED_STREAM = http2.REFUSED_STREAM
 CANCEL = http2.CANCEL
-
-__all__ = ("MAX_OUTBOUND_ACKS", "ClientSession", "HTTP2Error")
 
 
 cdef class Event:

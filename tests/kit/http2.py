@@ -125,3 +125,8 @@ def serve(line: Line) -> Talk:
 def named(event: Any) -> dict[str, str]:
     """Its header fields by name; the last one wins."""
     return dict(event.headers)
+
+
+def values(event: Any, name: str) -> list[str]:
+    """Every value of one header field."""
+    return [value for each, value in event.headers if each == name]
