@@ -53,6 +53,8 @@ class TrustSettings(TypedDict):
 
     protect: bool
     """Keep the anchor when the stack is taken down."""
+    issuer_lifetime: str
+    """Life of an issuer that the mesh makes."""
     issuer_certificate: str
     """PEM of a brought issuer's certificate, or empty."""
     issuer_key: str
@@ -145,17 +147,6 @@ class MeshSettings(TypedDict):
 
 class CertificateAuthorityArgs(TypedDict):
     """Anchor, issuer and the bundle that proxies trust."""
-
-    mesh: MeshSettings
-    """The mesh's settings."""
-    mesh_namespace: pulumi.Input[str]
-    """The mesh namespace, once it exists."""
-    trust_namespace: pulumi.Input[str]
-    """The trust namespace, once it exists."""
-
-
-class KeeperArgs(TypedDict):
-    """The keeper of trust."""
 
     mesh: MeshSettings
     """The mesh's settings."""

@@ -25,6 +25,9 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SHORTEST_LEAF: Final = 60.0
 """Seconds: identity signs nothing shorter, since proxies would renew it faster than they may."""
 
+SHORTEST_ISSUER: Final = 600.0
+"""Seconds: a third of it must be time enough for several tries of a renewal."""
+
 
 class Form(Protocol):
     """One kind of value."""
@@ -108,8 +111,7 @@ class Duration:
 
     def parse(self, text: str) -> str:
         """The text itself."""
-        match = re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", text)
-        if match is None or int(match[1]) * _UNITS[match[2]] < self.shortest:
+        if seconds(text) < self.shortest:
             raise ValueError(text)
         return text
 
@@ -211,6 +213,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "images.pullPolicy": Choice(("Always", "IfNotPresent", "Never")),
     "images.pullSecret": Text("the name of a Secret, or empty", re.compile(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?")),
     "trust.protect": Flag(),
+    "trust.issuerLifetime": Duration(SHORTEST_ISSUER, "a duration like 8760h, at least 10m"),
     "trust.issuerCertificate": Text("a PEM certificate, or empty"),
     "trust.issuerKey": Text("a PEM private key (ECDSA P-256, not encrypted), or empty"),
     "trust.bundle": Text("PEM certificates, or empty"),
@@ -239,6 +242,14 @@ FORMS: Final[Mapping[str, Form]] = {
     "demo.rate": Number(range(10_001)),
 }
 """Every key of `Pulumi.yaml`."""
+
+
+def seconds(duration: str) -> float:
+    """A duration as a number; raises ValueError for what is none."""
+    match = re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", duration)
+    if match is None:
+        raise ValueError(duration)
+    return int(match[1]) * _UNITS[match[2]]
 
 
 def amount(quantity: str) -> float:

@@ -1,7 +1,7 @@
 """The composition root of the mesh's resources: the only place that decides order.
 
-Read it top to bottom as the mesh comes up: mark, namespaces, trust, identity, destination, injector, Prometheus, meshed
-namespaces, demo.
+Read it top to bottom as the mesh comes up: mark, namespaces, trust and its keeper, identity, destination, injector,
+Prometheus, meshed namespaces, demo.
 """
 
 import json
@@ -12,13 +12,14 @@ import pulumi
 import pulumi.runtime.config as stack_config
 import pulumi_kubernetes as k8s
 
-from components.args import ComponentArgs, MeshSettings
+from components.args import CertificateAuthorityArgs, ComponentArgs, MeshSettings
 from components.demo.resource import Demo
 from components.deploy.errors import DeployError
 from components.deploy.resource import StackOwner
 from components.destination.resource import Destination
 from components.identity.resource import Identity
 from components.injector.resource import Injector, MeshedNamespace
+from components.keeper.resource import Keeper
 from components.settings import read
 from components.telemetry.resource import Prometheus
 from components.trust.resource import CertificateAuthority
@@ -65,8 +66,6 @@ class Mesh(pulumi.ComponentResource):
 
     trust_bundle: pulumi.Output[str]
     """PEM of all trust anchors, public."""
-    issuer_not_after: pulumi.Output[str]
-    """When the issuer expires."""
     prometheus_url: pulumi.Output[str]
     """Where the mesh's metrics are asked for; empty if nowhere."""
 
@@ -90,11 +89,14 @@ class Mesh(pulumi.ComponentResource):
         owned = pulumi.ResourceOptions(parent=self, depends_on=owner)
         mesh_namespace = _namespace(f"{name}-namespace", args["names"]["mesh_namespace"], owned)
         trust_namespace = _namespace(f"{name}-trust-namespace", args["names"]["trust_namespace"], owned)
-        authority = CertificateAuthority(
-            f"{name}-authority",
-            {"mesh": args, "mesh_namespace": mesh_namespace, "trust_namespace": trust_namespace},
-            child,
-        )
+        trust: CertificateAuthorityArgs = {
+            "mesh": args,
+            "mesh_namespace": mesh_namespace,
+            "trust_namespace": trust_namespace,
+        }
+        authority = CertificateAuthority(f"{name}-authority", trust, child)
+        if not args["trust"]["issuer_certificate"]:
+            Keeper(f"{name}-keeper", trust, [authority], child)
         control_plane = ControlPlane(f"{name}-control-plane", args, mesh_namespace, authority, child)
         self.prometheus_url = pulumi.Output.from_input(args["telemetry"]["url"])
         if args["telemetry"]["enabled"] and not args["telemetry"]["url"]:
@@ -106,7 +108,6 @@ class Mesh(pulumi.ComponentResource):
         if args["demo"]["enabled"]:
             Demo(f"{name}-demo", args, control_plane.injector, child)
         self.trust_bundle = authority.bundle
-        self.issuer_not_after = authority.issuer_not_after
         self.register_outputs({"trustBundle": self.trust_bundle})
 
 

@@ -54,6 +54,7 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
         "leaf_lifetime": given["identity.leafLifetime"],
         "trust": {
             "protect": given["trust.protect"],
+            "issuer_lifetime": given["trust.issuerLifetime"],
             "issuer_certificate": given["trust.issuerCertificate"],
             "issuer_key": given["trust.issuerKey"],
             "bundle": given["trust.bundle"],

@@ -22,6 +22,11 @@ from components.deploy.refs import Ref
 from proxy.api import labels
 
 ISSUER_EXPIRY: Final = "tulle_identity_issuer_expiry_timestamp_seconds"
+ISSUER_LIFE: Final = "tulle_identity_issuer_lifetime_seconds"
+WEBHOOK_EXPIRY: Final = "tulle_injector_webhook_expiry_timestamp_seconds"
+WEBHOOK_LIFE: Final = 30 * 86400.0
+"""Seconds: what the injector gives its certificate."""
+ROTATION: Final = "Rotate the anchor: see README, Certificates."
 LEAF_EXPIRY: Final = "control_identity_cert_expiration_timestamp_seconds"
 LEAF_REFRESH: Final = "control_identity_cert_refresh_timestamp_seconds"
 TRIAL_POD: Final = "tulle-check-trial"
@@ -40,6 +45,7 @@ class Facts:
     pods: list[Json]
     namespaces: Mapping[str, Json]
     webhooks: list[Json]
+    keeper: Json | None = None
     bundles: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -66,6 +72,7 @@ def gather(access: Access, mesh: str) -> Facts:
         pods=access.list("v1", "Pod"),
         namespaces=named(access.list("v1", "Namespace")),
         webhooks=access.list("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+        keeper=_keeper(access.list("apps/v1", "Deployment", "", f"{labels.COMPONENT}=trust"), mesh),
     )
     facts.bundles = {
         space: str((found.get("data") or {}).get(labels.BUNDLE_KEY, ""))
@@ -73,6 +80,16 @@ def gather(access: Access, mesh: str) -> Facts:
         if (found := access.get(Ref("v1", "ConfigMap", space, labels.BUNDLE_CONFIG_MAP))) is not None
     }
     return facts
+
+
+def _keeper(deployments: list[Json], mesh: str) -> Json | None:
+    """The one that keeps this mesh's issuer, wherever its trust namespace is."""
+    wanted = f"--mesh-namespace={mesh}"
+    for found in deployments:
+        containers = found["spec"]["template"]["spec"]["containers"]
+        if any(wanted in (container.get("command") or ()) for container in containers):
+            return found
+    return None
 
 
 def expiries(bundle: str) -> list[float]:
@@ -110,25 +127,40 @@ def run_checks(access: Access, mesh: str, clock: Callable[[], float] = time.time
 
 def _certificates(access: Access, facts: Facts, mesh: str, now: float) -> Iterator[Finding]:
     source = facts.bundles.get(mesh, "")
-    anchors = expiries(source)
-    yield judge.ca_life("trust-anchors", "a trust anchor", anchors, now, "Rotate the anchor: see README, rotation.")
+    by_hand = "replaced by a deployment, in three steps"
+    yield judge.ca_life("trust-anchors", "a trust anchor", expiries(source), now, ROTATION, by_hand)
     yield judge.bundle_copies(source, facts.meshed_namespaces, facts.bundles)
-    hint = "Identity reports it; see its log. A new issuer comes with `tulle up`."
+    yield judge.keeper_ready(facts.keeper)
+    renewer = "renewed by the keeper" if facts.keeper else "renewed by whoever brings it"
+    yield _reported(
+        "issuer", "the issuer", lambda: _metrics_of(access, facts, "identity", mesh), ISSUER_EXPIRY, now, renewer,
+        "See the log of Deployment trust, which renews it." if facts.keeper else "Bring another one.", ISSUER_LIFE,
+    )  # fmt: skip
+    yield _reported(
+        "webhook-certificate", "the webhook's certificate", lambda: _metrics_of(access, facts, "injector", mesh),
+        WEBHOOK_EXPIRY, now, "renewed by the injector", "See the injector's log.",
+    )  # fmt: skip
+
+
+def _reported(
+    name: str, what: str, ask: Callable[[], str], expiry: str, now: float, renewer: str, hint: str, life: str = ""
+) -> Finding:
+    """A certificate whose end a component of the control plane reports."""
     try:
-        moments = [_issuer_expiry(access, facts, mesh)]
+        text = ask()
     except ClusterError as error:
-        yield Finding("issuer", "error", f"identity cannot be asked: {error.problem}", hint)
-    else:
-        yield judge.ca_life("issuer", "the issuer", [m for m in moments if m], now, hint)
+        return Finding(name, "error", f"it cannot be asked for: {error.problem}", hint)
+    moment = exposition.value(text, expiry)
+    lifetime = exposition.value(text, life) if life else WEBHOOK_LIFE
+    return judge.ca_life(name, what, [moment] if moment else [], now, hint, renewer, lifetime or 0.0)
 
 
-def _issuer_expiry(access: Access, facts: Facts, mesh: str) -> float | None:
-    ready = [pod for pod in facts.pods if _is_component(pod, "identity", mesh) and is_ready(pod)]
+def _metrics_of(access: Access, facts: Facts, component: str, mesh: str) -> str:
+    ready = [pod for pod in facts.pods if _is_component(pod, component, mesh) and is_ready(pod)]
     if not ready:
-        raise ClusterError("no identity pod is ready")
+        raise ClusterError(f"no {component} pod is ready")
     name = ready[0]["metadata"]["name"]
-    text = access.pod_get(mesh, name, labels.CONTROLLER_ADMIN_PORT, "/metrics").decode()
-    return exposition.value(text, ISSUER_EXPIRY)
+    return access.pod_get(mesh, name, labels.CONTROLLER_ADMIN_PORT, "/metrics").decode()
 
 
 def _is_component(pod: Json, component: str, mesh: str) -> bool:

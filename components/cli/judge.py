@@ -1,7 +1,7 @@
 """What `tulle check` makes of what it found: pure. Facts in, findings out, each with the way out of what is wrong."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -15,6 +15,8 @@ Json = Mapping[str, Any]
 CONTROL_PLANE: Final = ("identity", "destination", "injector")
 CA_DAYS: Final = 60
 """A CA certificate with less life than this is warned about: its renewal takes people, not only machines."""
+LATE_SHARE: Final = 0.3
+"""What renews itself in the last third of its life is late with less than this left."""
 LEAF_SHARE: Final = 0.1
 """A leaf with less of its life left than this was not renewed when it should have been (proxies renew at 70 %)."""
 SETTLING_SECONDS: Final = 90
@@ -80,17 +82,28 @@ def component_ready(component: str, deployment: Json | None) -> Finding:
     )
 
 
-def ca_life(name: str, what: str, moments: Iterable[float], now: float, hint: str) -> Finding:
-    """The remaining life of CA certificates: the first to end counts."""
+def ca_life(
+    name: str, what: str, moments: Iterable[float], now: float, hint: str, renewer: str, lifetime: float = 0.0
+) -> Finding:
+    """The remaining life of CA certificates, the first to end counting, and who renews them. `lifetime` (seconds) is
+    the whole life of one that renews itself: it is late when less than LATE_SHARE is left.
+    """
     left = [moment - now for moment in moments]
     if not left:
         return Finding(name, "error", f"no {what} found", hint)
     shortest = min(left)
     if shortest <= 0:
         return Finding(name, "error", f"{what} expired {duration(-shortest)} ago", hint)
-    if shortest < CA_DAYS * DAY:
-        return Finding(name, "warning", f"{what} expires in {duration(shortest)}", hint)
-    return Finding(name, "ok", f"{what} is valid for {duration(shortest)}")
+    if shortest < (lifetime * LATE_SHARE if lifetime else CA_DAYS * DAY):
+        return Finding(name, "warning", f"{what} expires in {duration(shortest)}; {renewer}", hint)
+    return Finding(name, "ok", f"{what} is valid for {duration(shortest)}; {renewer}")
+
+
+def keeper_ready(deployment: Json | None) -> Finding:
+    """The process that renews the issuer, where the mesh has one: an issuer that was brought has none."""
+    if deployment is None:
+        return Finding("trust-keeper", "ok", "this mesh's issuer is not its own to renew")
+    return replace(component_ready("trust", deployment), name="trust-keeper")
 
 
 def bundle_copies(source: str, namespaces: Iterable[str], copies: Mapping[str, str]) -> Finding:
@@ -124,7 +137,8 @@ def leaf_life(expiries: Mapping[tuple[str, str], float], lives: Mapping[tuple[st
     if not expiries:
         return Finding(name, "ok", "no proxy has reported a certificate yet")
     (space, pod), moment = min(expiries.items(), key=lambda item: item[1])
-    return Finding(name, "ok", f"{len(expiries)} valid; first to expire is {space}/{pod} in {duration(moment - now)}")
+    first = f"first to expire is {space}/{pod} in {duration(moment - now)}"
+    return Finding(name, "ok", f"{len(expiries)} valid, {first}; each proxy renews its own")
 
 
 def webhook_configured(configurations: Iterable[Json], mesh_namespace: str) -> Finding:

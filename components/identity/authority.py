@@ -76,6 +76,14 @@ class Issued:
     serial: int
 
 
+def anchors_of(bundle: bytes) -> list[tuple[str, datetime.datetime]]:
+    """Short fingerprint and end of each anchor; raises IssuerError for what is no bundle."""
+    return [
+        (each.fingerprint(hashes.SHA256()).hex()[:12], each.not_valid_after_utc)
+        for each in _certificates(bundle, "the trust bundle")
+    ]
+
+
 def load_issuer(certificate: bytes, key: bytes, bundle: bytes, now: datetime.datetime) -> Issuer:
     """Read and check PEM files: that they belong together, lead to the trust bundle and are valid now; raises
     IssuerError.

@@ -14,15 +14,21 @@ from typing import Final
 import structlog
 from prometheus_client import Counter, Gauge
 
-from components.identity.authority import Issuer, IssuerError, load_issuer
+from components.identity.authority import Issuer, IssuerError, anchors_of, load_issuer
 
 POLL_SECONDS: Final = 5.0
 """How often the files are looked at; the kubelet itself brings a changed Secret within about a minute."""
+MAX_ANCHORS: Final = 16
+"""Anchors of a bundle that get a series of their own."""
 MAX_FILE: Final = 1024 * 1024
 """A Secret or ConfigMap holds at most this much."""
 
 EXPIRY = Gauge(
     "tulle_identity_issuer_expiry_timestamp_seconds", "When the issuer in use expires (Unix time); 0 without one"
+)
+LIFETIME = Gauge("tulle_identity_issuer_lifetime_seconds", "The whole life of the issuer in use")
+ANCHOR_EXPIRY = Gauge(
+    "tulle_identity_anchor_expiry_timestamp_seconds", "When each anchor of the trust bundle expires", ["anchor"]
 )
 LOADS = Counter("tulle_identity_issuer_loads_total", "Readings of changed issuer files", ["result", "reason"])
 
@@ -76,6 +82,11 @@ class IssuerFiles:
             )
         self._seen, self.current, self.problem = contents, issuer, ""
         EXPIRY.set(issuer.not_after.timestamp())
+        LIFETIME.set((issuer.not_after - issuer.certificate.not_valid_before_utc).total_seconds())
+        ANCHOR_EXPIRY.clear()
+        # A bundle is bounded by the size of its ConfigMap; more than a few anchors are a rotation gone wrong.
+        for name, end in anchors_of(contents[2])[:MAX_ANCHORS]:
+            ANCHOR_EXPIRY.labels(name).set(end.timestamp())
 
     def _refuse(self, reason: str, message: str) -> None:
         if message == self.problem:

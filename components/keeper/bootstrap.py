@@ -21,11 +21,19 @@ Json = dict[str, Any]
 class Bootstrap:
     """The trust material of one mesh."""
 
-    def __init__(self, kube: Kube, mesh_namespace: str, trust_namespace: str, trust_domain: str) -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        mesh_namespace: str,
+        trust_namespace: str,
+        trust_domain: str,
+        lifetime: datetime.timedelta = authority.ISSUER_LIFETIME,
+    ) -> None:
         self._kube = kube
         self._mesh = mesh_namespace
         self._trust = trust_namespace
         self._domain = trust_domain
+        self._lifetime = lifetime
         self._log = structlog.get_logger()
 
     async def run(self, further: str, now: datetime.datetime) -> None:
@@ -35,7 +43,7 @@ class Bootstrap:
             authority.check_current(authority.load_certificate(anchor.certificate, "the anchor"), "the anchor", now)
             issuer = await self._find(SECRETS, labels.ISSUER_SECRET, self._mesh)
             if issuer is None:
-                made = authority.make_issuer(anchor, self._mesh, self._domain, now)
+                made = authority.make_issuer(anchor, self._mesh, self._domain, now, self._lifetime)
                 await self._ensure(SECRETS, objects.issuer_secret(self._mesh, made, anchor.certificate), self._mesh)
             if further.strip():
                 authority.load_bundle(further)

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.args import KeeperArgs
+from components.args import CertificateAuthorityArgs
 from components.workload import (
     API_ACCESS,
     API_ACCESS_DIR,
@@ -15,6 +15,8 @@ from components.workload import (
     hash_of,
     labels_of,
     pod_security,
+    probe,
+    selector_of,
 )
 from proxy.api import labels
 
@@ -29,7 +31,7 @@ class Bootstrap(pulumi.ComponentResource):
     and another one finds everything there and makes nothing.
     """
 
-    def __init__(self, name: str, args: KeeperArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: CertificateAuthorityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:Bootstrap", name, {}, opts)
         mesh = args["mesh"]
         component = f"{COMPONENT}-bootstrap"
@@ -47,7 +49,8 @@ class Bootstrap(pulumi.ComponentResource):
             ],
         )
         further = mesh["trust"]["bundle"]
-        command = [*_command("bootstrap", args), *([f"--further={further}"] if further else [])]
+        command = [*_command("bootstrap", args), f"--issuer-lifetime={mesh['trust']['issuer_lifetime']}"]
+        command += [f"--further={further}"] if further else []
         pod = {**pod_spec(component, args, command), "restartPolicy": "OnFailure"}
         template = {"metadata": {"labels": labels_of(COMPONENT)}, "spec": pod}
         job = f"{component}-{hash_of(repr(template))[:8]}"
@@ -60,11 +63,60 @@ class Bootstrap(pulumi.ComponentResource):
         self.register_outputs({})
 
 
+class Keeper(pulumi.ComponentResource):
+    """The process that renews the issuer: the one workload that may read the anchor's key.
+
+    It speaks to the API server alone and nobody speaks to it, so it has no proxy: trust must not hang on what it makes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        args: CertificateAuthorityArgs,
+        after: list[pulumi.Resource],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("tulle:index:Keeper", name, {}, opts)
+        anchor = labels.ANCHOR_SECRET
+        grants = grant(
+            self,
+            name,
+            COMPONENT,
+            args,
+            trust=[_named("secrets", [anchor], ["get"])],
+            mesh=[
+                _named("secrets", [labels.ISSUER_SECRET], ["get", "update"]),
+                _named("configmaps", [labels.BUNDLE_CONFIG_MAP], ["get"]),
+            ],
+        )
+        lifetime = args["mesh"]["trust"]["issuer_lifetime"]
+        command = [*_command("keep", args), f"--anchor-secret={anchor}", f"--issuer-lifetime={lifetime}"]
+        pod = pod_spec(COMPONENT, args, command)
+        (container,) = pod["containers"]
+        container["ports"] = [{"name": "admin", "containerPort": labels.CONTROLLER_ADMIN_PORT, "protocol": "TCP"}]
+        container["livenessProbe"] = probe("/live", "admin", initialDelaySeconds=10, periodSeconds=10)
+        container["readinessProbe"] = probe("/ready", "admin", periodSeconds=5)
+        template = {"metadata": {"labels": labels_of(COMPONENT)}, "spec": pod}
+        k8s.apps.v1.Deployment(
+            f"{name}-deployment",
+            metadata={"name": COMPONENT, "namespace": args["trust_namespace"], "labels": labels_of(COMPONENT)},
+            spec={
+                # One is enough for what is due once a year with months to spare, and two could only disagree.
+                "replicas": 1,
+                "strategy": {"type": "Recreate"},
+                "selector": {"match_labels": selector_of(COMPONENT)},
+                "template": cast(k8s.core.v1.PodTemplateSpecArgsDict, template),
+            },
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[*grants, *after]),
+        )
+        self.register_outputs({})
+
+
 def grant(
     parent: pulumi.Resource,
     name: str,
     component: str,
-    args: KeeperArgs,
+    args: CertificateAuthorityArgs,
     *,
     trust: list[k8s.rbac.v1.PolicyRuleArgsDict],
     mesh: list[k8s.rbac.v1.PolicyRuleArgsDict],
@@ -92,7 +144,7 @@ def grant(
     return made
 
 
-def pod_spec(account: str, args: KeeperArgs, command: list[str]) -> dict[str, Any]:
+def pod_spec(account: str, args: CertificateAuthorityArgs, command: list[str]) -> dict[str, Any]:
     """A pod that speaks to the API server alone, so without a proxy, in Kubernetes' own spelling."""
     images = args["mesh"]["images"]
     container = {
@@ -116,7 +168,7 @@ def pod_spec(account: str, args: KeeperArgs, command: list[str]) -> dict[str, An
     }
 
 
-def _command(task: str, args: KeeperArgs) -> list[str]:
+def _command(task: str, args: CertificateAuthorityArgs) -> list[str]:
     names = args["mesh"]["names"]
     return [
         *("python3", "-m", "components.keeper", task),

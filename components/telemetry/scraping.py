@@ -13,8 +13,15 @@ OWNERS: Final = {"StatefulSet": "statefulset", "DaemonSet": "daemonset", "Job": 
 EXPIRY_SHARE: Final = 0.15
 """Of a leaf's life: renewal is due after two thirds of it, so less than this left means that renewal fails."""
 ISSUER_EXPIRY: Final = "tulle_identity_issuer_expiry_timestamp_seconds"
-ISSUER_MARGIN: Final = 30 * 86400
-"""Seconds: any deployment in the last quarter of the issuer's year renews it; this is the last call."""
+ISSUER_LIFETIME: Final = "tulle_identity_issuer_lifetime_seconds"
+ANCHOR_EXPIRY: Final = "tulle_identity_anchor_expiry_timestamp_seconds"
+WEBHOOK_EXPIRY: Final = "tulle_injector_webhook_expiry_timestamp_seconds"
+CALLS: Final = ((60, "info"), (30, "warning"), (7, "critical"))
+"""Days before the end of a CA certificate at which people are told, and how loudly."""
+LATE_SHARE: Final = 0.3
+"""Of an issuer's life: the keeper renews it when a third is left, so with less than this it does not."""
+WEBHOOK_DAYS: Final = 7
+"""The injector renews its certificate ten days before the end."""
 
 
 def scrape_config(mesh_namespace: str, interval: str) -> str:
@@ -46,9 +53,25 @@ def rules(interval: str) -> str:
             "The certificate of {{ $labels.namespace }}/{{ $labels.pod }} is not being renewed: see identity's log.",
         ),
         _alert(
+            "TulleIssuerNotRenewed",
+            f"{ISSUER_EXPIRY} - time() < {LATE_SHARE} * {ISSUER_LIFETIME} and {ISSUER_EXPIRY} > 0",
+            "The issuer is in the last third of its life and was not renewed: see the log of Deployment trust.",
+        ),
+        *_calls(
             "TulleIssuerExpiring",
-            f"{ISSUER_EXPIRY} - time() < {ISSUER_MARGIN} and {ISSUER_EXPIRY} > 0",
-            "The issuer expires within 30 days: run the deployment, which renews it.",
+            # An issuer whose whole life is short is not near its end before its last third.
+            f"{ISSUER_EXPIRY} - time() < {{seconds}} and {ISSUER_EXPIRY} > 0 and {ISSUER_LIFETIME} > 3 * {{seconds}}",
+            "The issuer expires within {days} days: `tulle check` says who renews it.",
+        ),
+        *_calls(
+            "TulleAnchorExpiring",
+            f"{ANCHOR_EXPIRY} - time() < {{seconds}}",
+            "Trust anchor {{{{ $labels.anchor }}}} expires within {days} days: rotate it (README, Certificates).",
+        ),
+        _alert(
+            "TulleWebhookCertificateExpiring",
+            f"{WEBHOOK_EXPIRY} - time() < {WEBHOOK_DAYS * 86400} and {WEBHOOK_EXPIRY} > 0",
+            "The webhook's certificate is not being renewed: see the injector's log.",
         ),
         _alert(
             "TulleIssuerMissing",
@@ -133,12 +156,24 @@ def _record(name: str, expression: str) -> dict[str, str]:
     return {"record": name, "expr": expression}
 
 
-def _alert(name: str, expression: str, summary: str) -> dict[str, Any]:
+def _calls(name: str, expression: str, summary: str) -> list[dict[str, Any]]:
+    """One alert for each number of days, ever louder; only the loudest that applies fires."""
+    found, quieter = [], 0
+    for days, severity in reversed(CALLS):
+        limited = expression.format(seconds=days * 86400)
+        if quieter:
+            limited = f"({limited}) unless ({expression.format(seconds=quieter * 86400)})"
+        found.append(_alert(name, limited, summary.format(days=days), severity))
+        quieter = days
+    return found[::-1]
+
+
+def _alert(name: str, expression: str, summary: str, severity: str = "warning") -> dict[str, Any]:
     return {
         "alert": name,
         "expr": expression,
         "for": "5m",
-        "labels": {"severity": "warning"},
+        "labels": {"severity": severity},
         "annotations": {"summary": summary},
     }
 

@@ -17,8 +17,9 @@ from cryptography.x509.oid import NameOID
 ANCHOR_LIFETIME: Final = datetime.timedelta(days=3652)
 """Ten years: rotating an anchor is an event."""
 ISSUER_LIFETIME: Final = datetime.timedelta(days=365)
-"""A year: renewed by any deployment in its last quarter."""
+"""A year, unless the stack says otherwise: renewed by the keeper in its last third."""
 RENEWAL_SHARE: Final = 0.25
+"""Of an issuer's life: a deployment that finds less left renews it, since then the keeper has not."""
 SKEW: Final = datetime.timedelta(minutes=10)
 """Certificates begin this much earlier, since the clocks of nodes differ."""
 
@@ -43,7 +44,13 @@ def make_anchor(mesh_namespace: str, trust_domain: str, now: datetime.datetime) 
     return KeyPair(_pem(certificate), _key_pem(key))
 
 
-def make_issuer(anchor: KeyPair, mesh_namespace: str, trust_domain: str, now: datetime.datetime) -> KeyPair:
+def make_issuer(
+    anchor: KeyPair,
+    mesh_namespace: str,
+    trust_domain: str,
+    now: datetime.datetime,
+    lifetime: datetime.timedelta = ISSUER_LIFETIME,
+) -> KeyPair:
     """A new issuer under an anchor; never outlives it."""
     root = load_certificate(anchor.certificate, "anchor certificate")
     root_key = _load_key(anchor.key, "anchor key")
@@ -51,7 +58,7 @@ def make_issuer(anchor: KeyPair, mesh_namespace: str, trust_domain: str, now: da
     _check_pair(root, root_key, "anchor certificate", "anchor key")
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(f"identity.{mesh_namespace}.{trust_domain}")
-    until = min(now + ISSUER_LIFETIME, root.not_valid_after_utc)
+    until = min(now + lifetime, root.not_valid_after_utc)
     return KeyPair(
         _pem(_sign(subject, key.public_key(), root.subject, root_key, now, until, path_length=0)), _key_pem(key)
     )

@@ -12,7 +12,8 @@ import pulumi
 import pulumi_kubernetes as k8s
 from pulumi.dynamic import ConfigureRequest, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
-from components.args import CertificateAuthorityArgs, KeeperArgs
+from components.args import CertificateAuthorityArgs
+from components.forms import seconds
 from components.keeper.resource import Bootstrap
 from components.workload import labels_of
 from proxy.api import labels
@@ -83,7 +84,9 @@ class IssuerProvider(ResourceProvider):
             return UpdateResult(self._outs(self._issue(vault, props), props))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """Another anchor, another brought issuer, a missing Secret, or the last quarter of the issuer's life."""
+        """Another anchor, another brought issuer, a missing Secret, or the last quarter of the issuer's life (which the
+        keeper lets nobody see). What the keeper has renewed fits, so it is no difference.
+        """
         from components.trust.vault import Vault
 
         replaces = ["namespace"] if olds.get("namespace") != news.get("namespace") else []
@@ -106,7 +109,8 @@ class IssuerProvider(ResourceProvider):
             issuer = KeyPair(props["brought"], self._key)
         else:
             anchor = vault.anchor(props["anchor_namespace"])
-            issuer = make_issuer(anchor, props["namespace"], props["trust_domain"], datetime.datetime.now(datetime.UTC))
+            now, life = datetime.datetime.now(datetime.UTC), _lifetime(props)
+            issuer = make_issuer(anchor, props["namespace"], props["trust_domain"], now, life)
         vault.write_issuer(props["namespace"], issuer, props["bundle"])
         return issuer.certificate
 
@@ -128,6 +132,12 @@ class IssuerProvider(ResourceProvider):
             "not_after": not_after(certificate),
             "fingerprint": fingerprint(certificate),
         }
+
+
+def _lifetime(props: dict[str, Any]) -> datetime.timedelta:
+    from components.trust.authority import ISSUER_LIFETIME
+
+    return datetime.timedelta(seconds=props["lifetime"]) if "lifetime" in props else ISSUER_LIFETIME
 
 
 class TrustAnchor(Resource, module="tulle", name="TrustAnchor"):
@@ -162,10 +172,6 @@ class CertificateAuthority(pulumi.ComponentResource):
 
     bundle: pulumi.Output[str]
     """PEM of all anchors, public."""
-    issuer_not_after: pulumi.Output[str]
-    """When the issuer expires."""
-    issuer_fingerprint: pulumi.Output[str]
-    """SHA-256 of the issuer's certificate; changes when identity must read it anew."""
 
     def __init__(self, name: str, args: CertificateAuthorityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:CertificateAuthority", name, {}, opts)
@@ -177,7 +183,8 @@ class CertificateAuthority(pulumi.ComponentResource):
             return
         place = {"kubeconfig": mesh["cluster"]["kubeconfig"], "context": mesh["cluster"]["context"]}
         common = {**place, "trust_domain": names["trust_domain"]}
-        issuer = {**common, "namespace": args["mesh_namespace"]}
+        lifetime = seconds(trust["issuer_lifetime"])
+        issuer = {**common, "namespace": args["mesh_namespace"], "lifetime": lifetime}
         if trust["issuer_certificate"]:
             check_brought(trust["issuer_certificate"], trust["issuer_key"], trust["bundle"])
             self.bundle = pulumi.Output.from_input(trust["bundle"])
@@ -195,10 +202,9 @@ class CertificateAuthority(pulumi.ComponentResource):
             further = check_further(trust["bundle"])
             self.bundle = anchor.certificate.apply(lambda certificate: certificate + further)
             issuer |= {"bundle": anchor.certificate, "anchor_namespace": args["trust_namespace"]}
-        made = Issuer(f"{name}-issuer", issuer, child)
-        self.issuer_not_after = made.not_after
-        self.issuer_fingerprint = made.fingerprint
+        Issuer(f"{name}-issuer", issuer, child)
         self._publish(name, args)
+        self.register_outputs({"bundle": self.bundle})
 
     def _publish(self, name: str, args: CertificateAuthorityArgs) -> None:
         k8s.core.v1.ConfigMap(
@@ -211,25 +217,19 @@ class CertificateAuthority(pulumi.ComponentResource):
             data={labels.BUNDLE_KEY: self.bundle},
             opts=pulumi.ResourceOptions(parent=self),
         )
-        self.register_outputs({"bundle": self.bundle, "issuerNotAfter": self.issuer_not_after})
 
     def _render(self, name: str, args: CertificateAuthorityArgs) -> None:
         """Declare what can be printed: a Job for own material, the public half of a brought one."""
         trust = args["mesh"]["trust"]
-        self.issuer_not_after = self.issuer_fingerprint = pulumi.Output.from_input("")
         self.bundle = pulumi.Output.from_input(trust["bundle"])
         if trust["issuer_certificate"]:
             # The key is not printed, so whoever applies the manifest makes the issuer's Secret.
             check_further(trust["bundle"])
             self._publish(name, args)
+            self.register_outputs({"bundle": self.bundle})
             return
         check_further(trust["bundle"])
-        keeper: KeeperArgs = {
-            "mesh": args["mesh"],
-            "mesh_namespace": args["mesh_namespace"],
-            "trust_namespace": args["trust_namespace"],
-        }
-        Bootstrap(f"{name}-bootstrap", keeper, pulumi.ResourceOptions(parent=self))
+        Bootstrap(f"{name}-bootstrap", args, pulumi.ResourceOptions(parent=self))
         self.register_outputs({})
 
 

@@ -200,6 +200,7 @@ def serving(folder: Path) -> Iterator[tuple[RestApi, Target]]:
     kubeconfig = folder / "kubeconfig"
     address = f"http://127.0.0.1:{server.server_address[1]}"
     document = {
+        "current-context": "memory",
         "clusters": [{"name": "c", "cluster": {"server": address}}],
         "contexts": [{"name": "memory", "context": {"cluster": "c", "user": "u"}}],
         "users": [{"name": "u", "user": {}}],

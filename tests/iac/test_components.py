@@ -1,5 +1,6 @@
 """The mesh's resources under mocks: the graph's shape, and what every object must have."""
 
+import datetime
 import json
 from typing import Any
 
@@ -7,6 +8,7 @@ import pulumi
 import pytest
 
 from components.deploy import wire
+from components.trust import authority
 from proxy.api import labels
 from tests.iac.kit import Graph, Registered, mesh_graph
 
@@ -225,6 +227,8 @@ def test_prometheus_is_configured_from_settings() -> None:
     assert "--storage.tsdb.retention.time=3h" in command
     alerts = [rule.get("alert") for group in json.loads(data["rules.yml"])["groups"] for rule in group["rules"]]
     assert "TulleCertificateExpiring" in alerts
+    for name in ("TulleIssuerExpiring", "TulleAnchorExpiring"):
+        assert alerts.count(name) == 3
 
 
 def test_one_changed_setting_rolls_only_what_reads_it(local: Graph) -> None:
@@ -234,9 +238,17 @@ def test_one_changed_setting_rolls_only_what_reads_it(local: Graph) -> None:
     assert [name for name in before if before[name] != after[name]] == ["tulle-control-plane-identity-deployment"]
 
 
-def test_nobody_may_read_the_trust_namespace(local: Graph) -> None:
-    for each in [*local.of("Role"), *local.of("RoleBinding")]:
-        assert each.inputs["metadata"]["namespace"] == "tulle"
+def test_the_keeper_alone_may_read_the_trust_namespace(local: Graph) -> None:
+    there = [
+        each.inputs
+        for each in [*local.of("Role"), *local.of("RoleBinding")]
+        if each.inputs["metadata"]["namespace"] == "tulle-trust"
+    ]
+    assert [each["kind"] for each in there] == ["Role", "RoleBinding"]
+    assert there[0]["rules"] == [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [labels.ANCHOR_SECRET], "verbs": ["get"]}
+    ]
+    assert there[1]["subjects"] == [{"kind": "ServiceAccount", "name": "trust", "namespace": "tulle-trust"}]
     for role in local.of("ClusterRole"):
         for rule in role.inputs["rules"]:
             assert "secrets" not in rule["resources"], role.name
@@ -246,6 +258,28 @@ def test_nobody_may_read_the_trust_namespace(local: Graph) -> None:
 def test_a_brought_issuer_that_does_not_match_is_refused_before_anything_is_registered() -> None:
     with pytest.raises(pulumi.RunError, match=r"trust.issuerCertificate is set, but trust.issuerKey is not"):
         mesh_graph("local", trust_issuerCertificate="x")
+
+
+def test_the_keeper_has_no_proxy_and_follows_the_settings(local: Graph) -> None:
+    pod = template(local, "trust")
+    assert [each["name"] for each in pod["spec"]["containers"]] == ["trust"]
+    assert "initContainers" not in pod["spec"]
+    assert labels.CONTROL_PLANE_NAMESPACE not in pod["metadata"]["labels"]
+    shorter = mesh_graph("local", trust_issuerLifetime="48h")
+    assert "--issuer-lifetime=48h" in container(template(shorter, "trust"), "trust")["command"]
+
+
+def test_a_brought_issuer_has_no_keeper() -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    anchor = authority.make_anchor("tulle", "cluster.local", now)
+    issuer = authority.make_issuer(anchor, "tulle", "cluster.local", now)
+    graph = mesh_graph(
+        "local",
+        trust_issuerCertificate=issuer.certificate,
+        trust_issuerKey=issuer.key,
+        trust_bundle=anchor.certificate,
+    )
+    assert not [each for each in graph.of("Deployment") if each.inputs["metadata"]["name"] == "trust"]
 
 
 def test_extra_meshed_namespaces_are_made() -> None:

@@ -77,9 +77,33 @@ def test_components_are_ready_with_all_replicas(found: Any, status: str, says: s
     ],
 )
 def test_ca_certificates_are_judged_by_the_first_to_end(moments: list[float], status: str, says: str) -> None:
-    finding = judge.ca_life("issuer", "a CA", moments, NOW, "do")
+    finding = judge.ca_life("issuer", "a CA", moments, NOW, "do", "renewed by nobody")
     assert finding.status == status
     assert says in finding.message
+    assert ("renewed by nobody" in finding.message) is (status != "error")
+
+
+def test_what_renews_itself_is_late_by_its_own_length() -> None:
+    def status(left: float, lifetime: float) -> str:
+        return judge.ca_life("issuer", "it", [NOW + left], NOW, "do", "renewed", lifetime).status
+
+    assert (status(120 * DAY, 365 * DAY), status(100 * DAY, 365 * DAY)) == ("ok", "warning")
+    assert (status(10, 20), status(5, 20)) == ("ok", "warning")
+
+
+def keeper(mesh: str) -> Any:
+    found = deployment("trust")
+    found["metadata"]["labels"] = {labels.COMPONENT: "trust"}
+    found["spec"]["template"] = {"spec": {"containers": [{"command": ["x", f"--mesh-namespace={mesh}"]}]}}
+    return found
+
+
+def test_the_keeper_is_that_of_this_mesh() -> None:
+    assert check._keeper([keeper("other"), keeper("tulle")], "tulle") == keeper("tulle")
+    assert check._keeper([keeper("other")], "tulle") is None
+    assert judge.keeper_ready(keeper("tulle")).status == "ok"
+    assert "describe deployment trust" in judge.keeper_ready({**keeper("tulle"), "status": {}}).hint
+    assert judge.keeper_ready(None).status == "ok"
 
 
 def test_leaves_are_judged_by_their_own_length() -> None:
@@ -184,7 +208,8 @@ class World:
     def __init__(self) -> None:
         now = time.time()
         self.target = "the world"
-        self.identity_metrics = f"{check.ISSUER_EXPIRY} {now + 300 * DAY}\n"
+        self.identity_metrics = f"{check.ISSUER_EXPIRY} {now + 300 * DAY}\n{check.ISSUER_LIFE} {365 * DAY}\n"
+        self.injector_metrics = f"{check.WEBHOOK_EXPIRY} {now + 25 * DAY}\n"
         ready = [{"type": "Ready", "status": "True"}]
         components = []
         for component in (*judge.CONTROL_PLANE, "prometheus"):
@@ -196,7 +221,7 @@ class World:
         self.pods = [pod(), *components]
         annotated = {"annotations": {labels.INJECT: "enabled"}}
         self.objects: dict[str, list[Any]] = {
-            "Deployment": [deployment(name) for name in (*judge.CONTROL_PLANE, "prometheus")],
+            "Deployment": [*(deployment(name) for name in (*judge.CONTROL_PLANE, "prometheus")), keeper("tulle")],
             "Pod": self.pods,
             "Namespace": [{"metadata": {"name": "tulle"}}, {"metadata": {"name": "demo", **annotated}}],
             "MutatingWebhookConfiguration": [webhook(), webhook(policy="Ignore")],
@@ -212,7 +237,7 @@ class World:
         found = self.objects[kind]
         if selector.startswith(labels.COMPONENT):
             component = selector.partition("=")[2]
-            found = [item for item in found if item["metadata"]["labels"].get(labels.COMPONENT) == component]
+            found = [i for i in found if i["metadata"].get("labels", {}).get(labels.COMPONENT) == component]
         return found
 
     def get(self, _: Any) -> Any:
@@ -226,7 +251,7 @@ class World:
 
     def pod_get(self, namespace: str, name: str, port: int, path: str) -> bytes:
         if port == labels.CONTROLLER_ADMIN_PORT:
-            return self.identity_metrics.encode()
+            return (self.injector_metrics if name == "injector" else self.identity_metrics).encode()
         moment = self.leaf if check.LEAF_EXPIRY in path else self.leaf - DAY
         rows = ",".join(
             f'{{"metric":{{"namespace":"{found["metadata"]["namespace"]}","pod":"{found["metadata"]["name"]}"}},'
@@ -259,6 +284,7 @@ def test_each_thing_that_breaks_is_named() -> None:
     assert broken(bundle="not PEM") == {"trust-anchors"}
     assert broken(bundle=bundle(0.00001)) <= {"trust-anchors"}
     assert broken(identity_metrics="") == {"issuer"}
+    assert broken(injector_metrics="") == {"webhook-certificate"}
     assert broken(leaf=time.time() - 1) == {"proxy-certificates"}
 
 

@@ -117,3 +117,23 @@ def test_an_issuer_that_expires_in_use_is_said_to_be(folder: Folder) -> None:
     name, problem = folder.read(NOW + 400 * DAY)
     assert name == "CN=one"
     assert "expired" in problem
+
+
+def test_the_lives_of_issuer_and_anchors_are_metrics(folder: Folder) -> None:
+    from prometheus_client import REGISTRY
+
+    other = authority("other", end=NOW + 100 * DAY)
+    folder.write(ONE, bundle=ROOT.pem + other.pem)
+    folder.read()
+    life = REGISTRY.get_sample_value("tulle_identity_issuer_lifetime_seconds")
+    assert life == (ONE.certificate.not_valid_after_utc - ONE.certificate.not_valid_before_utc).total_seconds()
+
+    def ends() -> set[float]:
+        name = "tulle_identity_anchor_expiry_timestamp_seconds"
+        return {sample.value for each in REGISTRY.collect() if each.name == name for sample in each.samples}
+
+    assert ends() == {(NOW + 3650 * DAY).timestamp(), (NOW + 100 * DAY).timestamp()}
+    # An anchor that was dropped takes its series with it.
+    folder.write(TWO)
+    folder.read()
+    assert ends() == {(NOW + 3650 * DAY).timestamp()}
