@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from h2.events import RequestReceived, StreamEnded
@@ -40,8 +40,8 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def both(mesh: Mesh) -> Iterator[tuple[Watched, Watched]]:
-    yield Watched(mesh, "watched-client"), Watched(mesh, "watched-server")
+def both(mesh: Mesh) -> tuple[Watched, Watched]:
+    return Watched(mesh, "watched-client"), Watched(mesh, "watched-server")
 
 
 def entered_during(both: tuple[Watched, Watched], work: Callable[[], None]) -> dict[str, Counter[str]]:
