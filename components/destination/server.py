@@ -1,8 +1,4 @@
-"""The gRPC face of discovery: does I/O. One stream per target; a snapshot first, deltas after it.
-
-The caller's identity is not checked here yet: its certificate is seen by the proxy in front of this process, which
-passes HTTP/2 on as it is. Whoever may call at all (any workload of the mesh) may watch any address.
-"""
+"""The gRPC face of discovery: does I/O. One stream per target; a snapshot first, deltas after it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,10 +9,13 @@ import grpc.aio
 import structlog
 from prometheus_client import Counter
 
+from components.destination.callers import CallerError, check_caller
 from components.destination.index import AddressError, parse_address
+from components.destination.model import Mesh
 from components.destination.publisher import Publisher
 from proxy.api import destination_pb2
 
+CLIENT_ID: Final = "l5d-client-id"
 MAX_WATCHES: Final = 100_000
 """Bounds the streams of one replica; a stream that waits costs about 10 KB."""
 MAX_STREAMS: Final = 4_000
@@ -40,8 +39,9 @@ STREAMS = Counter("tulle_destination_streams_total", "Watch streams, by how they
 class DestinationService:
     """Watch."""
 
-    def __init__(self, publisher: Publisher, synced: asyncio.Event) -> None:
+    def __init__(self, publisher: Publisher, synced: asyncio.Event, mesh: Mesh) -> None:
         self._publisher = publisher
+        self._mesh = mesh
         self._synced = synced
         self._log = structlog.get_logger()
 
@@ -49,6 +49,11 @@ class DestinationService:
         self, request: destination_pb2.WatchRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> AsyncIterator[bytes]:
         """Answer with serialised updates until either side ends it."""
+        try:
+            check_caller(proven_identity(context), request.workload.namespace, self._mesh)
+        except CallerError as error:
+            STREAMS.labels("refused").inc()
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
         try:
             address = parse_address(request.address)
         except AddressError as error:
@@ -77,6 +82,14 @@ class DestinationService:
             raise
         finally:
             self._publisher.unsubscribe(address, subscription)
+
+
+def proven_identity(context: "grpc.aio.ServicerContext[Any, Any]") -> str | None:
+    """What the proxy in front of this process says of the caller; None where there was no proxy."""
+    for name, value in context.invocation_metadata() or ():
+        if name == CLIENT_ID:
+            return value if isinstance(value, str) else value.decode("latin-1")
+    return None
 
 
 def make_server(service: DestinationService) -> grpc.aio.Server:

@@ -25,7 +25,7 @@ from tests.iac.tiny import Tiny, target, unique
 from tests.kit.waiting import slowness
 
 pytestmark = pytest.mark.e2e
-PATCH = '''
+PATCH = """
 import pulumi
 import pulumi_kubernetes as k8s
 
@@ -34,7 +34,7 @@ where = {"kubeconfig": cluster.require("kubeconfig"), "context": cluster.require
 options = pulumi.ResourceOptions(provider=k8s.Provider("tiny", enable_server_side_apply=True, **where))
 metadata = {"name": "theirs", "namespace": config.require("namespace")}
 k8s.core.v1.ConfigMapPatch("patch", metadata=metadata, data={"b": "ours"}, opts=options)
-'''
+"""
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from components.destination.index import Index
-from components.destination.model import EndpointFacts, PodFacts, ServiceFacts, SliceFacts
+from components.destination.model import EndpointFacts, Mesh, PodFacts, ServiceFacts, SliceFacts
 from components.destination.ports import EMPTY, parse_ports
 from components.destination.publisher import Publisher
 from components.destination.server import DestinationService
@@ -120,7 +120,7 @@ async def serve(options: argparse.Namespace) -> None:
     publisher = Publisher(index)
     synced = asyncio.Event()
     synced.set()
-    destination = make_destination(DestinationService(publisher, synced))
+    destination = make_destination(DestinationService(publisher, synced, Mesh(labels.MESH_NAMESPACE, DOMAIN)))
     identity.add_insecure_port(f"127.0.0.1:{labels.IDENTITY_PORT}")
     destination.add_insecure_port(f"127.0.0.1:{labels.DESTINATION_PORT}")
     identity.add_insecure_port(f"{options.address}:{labels.IDENTITY_PORT}")

@@ -46,8 +46,9 @@ class Running:
         self.api = api
         index = Index("cluster.local", parse_ports("25"))
         self.publisher = Publisher(index)
-        self.cluster = Cluster(api.kube(), Mesh("tulle", "cluster.local"), index, self.publisher)
-        self.server = make_server(DestinationService(self.publisher, self.cluster.synced))
+        mesh = Mesh("tulle", "cluster.local")
+        self.cluster = Cluster(api.kube(), mesh, index, self.publisher)
+        self.server = make_server(DestinationService(self.publisher, self.cluster.synced, mesh))
         self.port = self.server.add_insecure_port("127.0.0.1:0")
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -58,6 +59,12 @@ class Running:
     def watch(self, address: str) -> Any:
         stub = destination_pb2_grpc.DestinationStub(self.channel)  # type: ignore[no-untyped-call]
         return stub.Watch(pb.WatchRequest(address=address)).__aiter__()
+
+    def watch_as(self, identity: str, namespace: str) -> Any:
+        """As the proxy in front of the server passes it on."""
+        stub = destination_pb2_grpc.DestinationStub(self.channel)  # type: ignore[no-untyped-call]
+        request = pb.WatchRequest(address="10.1.0.1:80", workload=pb.Workload(namespace=namespace, pod="web-1"))
+        return stub.Watch(request, metadata=(("l5d-client-id", identity),)).__aiter__()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["Running"]:
@@ -185,3 +192,18 @@ async def test_an_outage_of_the_api_server_empties_nothing(running: Running) -> 
     await eventually("the failures", lambda: not running.api.fail)
     (message,) = [await next_of(running.watch("10.1.0.1:80"))]
     assert [each.address for each in message.snapshot.endpoints] == ["10.0.0.1:8080"]
+
+
+async def test_a_workload_asks_for_itself_only(running: Running) -> None:
+    running.sync()
+    web = "web.demo.serviceaccount.identity.tulle.cluster.local"
+    assert (await next_of(running.watch_as(web, "demo"))).snapshot.kind == pb.Kind.KIND_EXTERNAL
+    for identity, namespace, reason in (
+        (web, "payments", "not of its own"),
+        ("web.demo.serviceaccount.identity.tulle.other.domain", "demo", "no workload of this mesh"),
+        ("evil.example.com", "demo", "no workload of this mesh"),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await next_of(running.watch_as(identity, namespace))
+        assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+        assert reason in (caught.value.details() or "")
