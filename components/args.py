@@ -53,6 +53,12 @@ class TrustSettings(TypedDict):
 
     protect: bool
     """Keep the anchor when the stack is taken down."""
+    anchors: list[int]
+    """Numbers of the own anchors that are trusted."""
+    signer: int
+    """Number of the one that signs issuers."""
+    force: bool
+    """Change anchors without waiting for pods."""
     issuer_lifetime: str
     """Life of an issuer that the mesh makes."""
     issuer_certificate: str

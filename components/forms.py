@@ -138,6 +138,27 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """A list of different integers in a range, with at least one."""
+
+    range: range
+
+    @property
+    def allowed(self) -> str:
+        """The range's ends."""
+        return f"a list of different integers from {self.range.start} to {self.range.stop - 1}, like [1]"
+
+    def parse(self, text: str) -> list[int]:
+        """The list."""
+        value = json.loads(text)
+        if not isinstance(value, list) or not value or len({str(item) for item in value}) != len(value):
+            raise ValueError(text)
+        if not all(isinstance(item, int) and not isinstance(item, bool) and item in self.range for item in value):
+            raise ValueError(text)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class Object:
     """Texts under some known names, each of a pattern if there is one."""
 
@@ -213,6 +234,9 @@ FORMS: Final[Mapping[str, Form]] = {
     "images.pullPolicy": Choice(("Always", "IfNotPresent", "Never")),
     "images.pullSecret": Text("the name of a Secret, or empty", re.compile(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?")),
     "trust.protect": Flag(),
+    "trust.anchors": Numbers(range(1, 100)),
+    "trust.signer": Number(range(1, 100)),
+    "trust.force": Flag(),
     "trust.issuerLifetime": Duration(SHORTEST_ISSUER, "a duration like 8760h, at least 10m"),
     "trust.issuerCertificate": Text("a PEM certificate, or empty"),
     "trust.issuerKey": Text("a PEM private key (ECDSA P-256, not encrypted), or empty"),

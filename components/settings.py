@@ -54,6 +54,9 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
         "leaf_lifetime": given["identity.leafLifetime"],
         "trust": {
             "protect": given["trust.protect"],
+            "anchors": given["trust.anchors"],
+            "signer": given["trust.signer"],
+            "force": given["trust.force"],
             "issuer_lifetime": given["trust.issuerLifetime"],
             "issuer_certificate": given["trust.issuerCertificate"],
             "issuer_key": given["trust.issuerKey"],
@@ -107,6 +110,9 @@ def _check_agreement(settings: MeshSettings) -> None:
         if namespace in taken:
             wanted = f"namespaces other than {', '.join(sorted(taken))}"
             raise SettingsError("meshedNamespaces", namespace, wanted)
+    trust = settings["trust"]
+    if trust["signer"] not in trust["anchors"]:
+        raise SettingsError("trust.signer", trust["signer"], f"one of trust.anchors ({trust['anchors']})")
     if amount(proxy["memory_limit"]) < amount(proxy["memory_request"]):
         wanted = f"at least proxy.memoryRequest ({proxy['memory_request']})"
         raise SettingsError("proxy.memoryLimit", proxy["memory_limit"], wanted)

@@ -19,6 +19,7 @@ from components.cli.target import find_target
 from components.cli.workloads import is_live, is_meshed
 from components.deploy.errors import ClusterError
 from components.deploy.refs import Ref
+from components.trust import reports
 from proxy.api import labels
 
 ISSUER_EXPIRY: Final = "tulle_identity_issuer_expiry_timestamp_seconds"
@@ -130,6 +131,8 @@ def _certificates(access: Access, facts: Facts, mesh: str, now: float) -> Iterat
     by_hand = "replaced by a deployment, in three steps"
     yield judge.ca_life("trust-anchors", "a trust anchor", expiries(source), now, ROTATION, by_hand)
     yield judge.bundle_copies(source, facts.meshed_namespaces, facts.bundles)
+    told = reports.decode(access.get(Ref("v1", "ConfigMap", mesh, reports.NAME)))
+    yield judge.bundle_reports(facts.pods, told, reports.digest(source), mesh)
     yield judge.keeper_ready(facts.keeper)
     renewer = "renewed by the keeper" if facts.keeper else "renewed by whoever brings it"
     yield _reported(

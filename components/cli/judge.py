@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from components.cli.output import duration
 from components.cli.workloads import init_status, is_live, is_meshed, owner_of, proxy_status
+from components.trust.reports import Report
 from proxy.api import labels
 
 Status = Literal["ok", "warning", "error"]
@@ -104,6 +105,23 @@ def keeper_ready(deployment: Json | None) -> Finding:
     if deployment is None:
         return Finding("trust-keeper", "ok", "this mesh's issuer is not its own to renew")
     return replace(component_ready("trust", deployment), name="trust-keeper")
+
+
+def bundle_reports(pods: Iterable[Json], reports: Mapping[str, Report], bundle: str, mesh_namespace: str) -> Finding:
+    """How many proxies have told identity that they trust the bundle as it is now: what an anchor's rotation waits
+    for. Nothing is wrong without one in progress.
+    """
+    running = [
+        pod for pod in pods if is_meshed(pod, mesh_namespace) and is_live(pod) and "running" in _proxy_state(pod)
+    ]
+    told = [pod for pod in running if (found := reports.get(pod["metadata"]["uid"])) and found.bundle == bundle]
+    late = sorted(_title(pod) for pod in running if pod not in told)
+    words = f"{len(told)} of {len(running)} proxies have reported the present trust bundle"
+    return Finding("trust-reports", "ok", f"{words}; not yet: {some(late)}" if late else words)
+
+
+def _proxy_state(pod: Json) -> Mapping[str, Any]:
+    return proxy_status(pod).get("state") or {}
 
 
 def bundle_copies(source: str, namespaces: Iterable[str], copies: Mapping[str, str]) -> Finding:

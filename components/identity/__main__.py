@@ -12,6 +12,7 @@ import structlog
 from components.identity.authority import MIN_LIFETIME
 from components.identity.issuer import IssuerFiles
 from components.identity.limits import Limits
+from components.identity.reporting import Reporting
 from components.identity.server import (
     CLIENT_BURST,
     CLIENT_RATE,
@@ -53,9 +54,9 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     kube = Kube.connect()
     validator = Validator(kube, names.token_audience(options.mesh_namespace, options.trust_domain))
     limits = Limits(CLIENT_RATE, CLIENT_BURST, TOTAL_RATE, TOTAL_BURST, time.monotonic())
-    service = IdentityService(
-        Settings(options.mesh_namespace, options.trust_domain, lifetime), issuers, validator, limits
-    )
+    reporting = Reporting(kube, options.mesh_namespace)
+    settings = Settings(options.mesh_namespace, options.trust_domain, lifetime)
+    service = IdentityService(settings, issuers, validator, limits, reporting.heard)
     server = make_server(service)
     bind(server, options.listen, "--listen")
 
@@ -69,7 +70,7 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     await server.start()
     structlog.get_logger().info("started", listen=options.listen, admin=options.admin)
     try:
-        await until(stop, issuers.run())
+        await until(stop, issuers.run(), reporting.run())
     finally:
         await server.stop(GRACE_SECONDS)
         await admin.close()

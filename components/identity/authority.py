@@ -51,6 +51,8 @@ class Issuer:
     key: ec.EllipticCurvePrivateKey
     chain: tuple[x509.Certificate, ...]
     """The issuer's own certificate first, then intermediates up to, but without, the anchor."""
+    anchor: str = ""
+    """SHA-256 of the anchor that it leads to; of several with one key, the one that lasts longest."""
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -128,7 +130,8 @@ def load_issuer(certificate: bytes, key: bytes, bundle: bytes, now: datetime.dat
         raise IssuerError(
             "anchor_expired", f"the anchor of {last.subject.rfc4514_string()!r} has expired; rotate the anchor"
         )
-    return Issuer(private, tuple(path))
+    anchor = max(signers, key=lambda each: each.not_valid_after_utc)
+    return Issuer(private, tuple(path), anchor.fingerprint(hashes.SHA256()).hex())
 
 
 def public_key_of(csr: bytes, identity: WorkloadIdentity) -> ec.EllipticCurvePublicKey:

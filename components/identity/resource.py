@@ -3,6 +3,7 @@
 import pulumi
 
 from components.args import ComponentArgs
+from components.trust import reports
 from components.workload import ControlWorkload
 from proxy.api import labels
 
@@ -48,6 +49,16 @@ class Identity(pulumi.ComponentResource):
                 ],
                 "cluster_rules": [
                     {"api_groups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+                ],
+                "mesh_rules": [
+                    # What proxies report of the bundle they trust; a create cannot be limited by name.
+                    {"api_groups": [""], "resources": ["configmaps"], "verbs": ["create"]},
+                    {
+                        "api_groups": [""],
+                        "resources": ["configmaps"],
+                        "resource_names": [reports.NAME],
+                        "verbs": ["get", "update"],
+                    },
                 ],
                 "volumes": [
                     {"name": "issuer", "secret": {"secretName": labels.ISSUER_SECRET, "defaultMode": 0o440}},

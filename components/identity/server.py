@@ -4,6 +4,7 @@ counted reason.
 
 import asyncio
 import datetime
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -19,6 +20,7 @@ from components.identity.issuer import IssuerFiles
 from components.identity.limits import Limits
 from components.identity.validator import Validator
 from components.kube.client import KubeError
+from components.trust.reports import DIGITS, Report
 from proxy.api import identity_pb2, identity_pb2_grpc
 from proxy.api.names import InvalidNameError, WorkloadIdentity, parse_dns_name
 
@@ -77,7 +79,15 @@ class Settings:
 class IdentityService(identity_pb2_grpc.IdentityServicer):
     """Certify."""
 
-    def __init__(self, settings: Settings, issuers: IssuerFiles, validator: Validator, limits: Limits) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        issuers: IssuerFiles,
+        validator: Validator,
+        limits: Limits,
+        heard: Callable[[str, Report], None] | None = None,
+    ) -> None:
+        self._heard = heard
         self._settings = settings
         self._issuers = issuers
         self._validator = validator
@@ -147,6 +157,10 @@ class IdentityService(identity_pb2_grpc.IdentityServicer):
             not_after=issued.not_after.isoformat(),
             proxy_version=request.proxy_version[:64],
         )
+        if self._heard is not None and _is_digest(request.trust_bundle_sha256):
+            until = int(issued.not_after.timestamp())
+            report = Report(request.trust_bundle_sha256[:DIGITS], issuer.anchor[:DIGITS], until)
+            self._heard(claims.pod_uid, report)
         return identity_pb2.CertifyResponse(
             leaf_certificate=issued.leaf,
             intermediate_certificates=issued.intermediates,
@@ -173,12 +187,16 @@ class IdentityService(identity_pb2_grpc.IdentityServicer):
             ) from error
 
     def _count_bundle(self, digest: str) -> None:
-        label = digest[:16] if len(digest) == 64 and all(c in "0123456789abcdef" for c in digest) else "unknown"
+        label = digest[:DIGITS] if _is_digest(digest) else "unknown"
         if label not in self._bundles:
             if len(self._bundles) >= MAX_BUNDLES:
                 label = "other"
             self._bundles.add(label)
         BUNDLES.labels(label).inc()
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)
 
 
 async def _abort(context: "grpc.aio.ServicerContext[Any, Any]", status: grpc.StatusCode, message: str) -> NoReturn:

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-
-from components.trust.authority import AuthorityError, load_bundle, load_certificate
+from components.trust.authority import AuthorityError, identity_of, load_bundle, load_certificate, signed_by
 
 RENEWAL_SHARE: Final = 1 / 3
 """Of an issuer's life: renewed when less is left, so that months of failing still leave it valid."""
@@ -74,19 +71,3 @@ def decide(issuer: str, bundle: str, lifetime: datetime.timedelta, now: datetime
     if min(now + lifetime, anchor.not_valid_after_utc) - end < WORTHWHILE:
         return Verdict(State.ANCHOR_ENDS, due, name)
     return Verdict(State.EXPIRED if now >= end else State.DUE, due, name)
-
-
-def signed_by(certificate: x509.Certificate, anchor: x509.Certificate) -> bool:
-    """Whether an anchor signed a certificate."""
-    try:
-        certificate.verify_directly_issued_by(anchor)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def identity_of(certificate: x509.Certificate) -> str:
-    """SHA-256 of a certificate."""
-    from cryptography.hazmat.primitives import hashes
-
-    return certificate.fingerprint(hashes.SHA256()).hex()

@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter, Gauge
 
-from components.keeper.decide import State, Verdict, decide, identity_of
+from components.keeper.decide import State, Verdict, decide
 from components.kube.client import CONFIG_MAPS, SECRETS, Kube, KubeError
 from components.trust import authority, objects
 from components.trust.authority import AuthorityError
@@ -90,7 +90,7 @@ class Renewal:
 
     async def _renew(self, secret: Json, verdict: Verdict, now: datetime.datetime) -> None:
         anchor = objects.pair_of(await self._kube.get(SECRETS, Json, self._anchor_secret, self._trust))
-        held = identity_of(authority.load_certificate(anchor.certificate, "the anchor"))
+        held = authority.identity_of(authority.load_certificate(anchor.certificate, "the anchor"))
         if held != verdict.anchor:
             # A deployment is changing the anchor: its next step gives the issuer, and us, another one.
             self._log.info("issuer_left_alone", why=f"Secret {self._anchor_secret} holds another anchor than signed it")

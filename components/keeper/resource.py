@@ -1,11 +1,13 @@
 """What the stack declares of the keeper: its process in the trust namespace, and the few rights it has."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pulumi
 import pulumi_kubernetes as k8s
 
 from components.args import CertificateAuthorityArgs
+from components.trust.objects import anchor_name
 from components.workload import (
     API_ACCESS,
     API_ACCESS_DIR,
@@ -77,7 +79,7 @@ class Keeper(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("tulle:index:Keeper", name, {}, opts)
-        anchor = labels.ANCHOR_SECRET
+        anchor = anchor_name(args["mesh"]["trust"]["signer"])
         grants = grant(
             self,
             name,
@@ -88,6 +90,8 @@ class Keeper(pulumi.ComponentResource):
                 _named("secrets", [labels.ISSUER_SECRET], ["get", "update"]),
                 _named("configmaps", [labels.BUNDLE_CONFIG_MAP], ["get"]),
             ],
+            # Which anchor it may read changes only once a rotation's step has been let through.
+            after=after,
         )
         lifetime = args["mesh"]["trust"]["issuer_lifetime"]
         command = [*_command("keep", args), f"--anchor-secret={anchor}", f"--issuer-lifetime={lifetime}"]
@@ -120,9 +124,10 @@ def grant(
     *,
     trust: list[k8s.rbac.v1.PolicyRuleArgsDict],
     mesh: list[k8s.rbac.v1.PolicyRuleArgsDict],
+    after: Sequence[pulumi.Resource] = (),
 ) -> list[pulumi.Resource]:
     """A service account in the trust namespace, with rights there and in the mesh namespace, and none elsewhere."""
-    child = pulumi.ResourceOptions(parent=parent)
+    child = pulumi.ResourceOptions(parent=parent, depends_on=after)
     home: ObjectMeta = {"name": component, "namespace": args["trust_namespace"], "labels": labels_of(COMPONENT)}
     account = k8s.core.v1.ServiceAccount(
         f"{name}-account", metadata=home, automount_service_account_token=False, opts=child

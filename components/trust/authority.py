@@ -75,7 +75,7 @@ def check_issuer(issuer: KeyPair, bundle: str, now: datetime.datetime) -> None:
     if not _is_authority(certificate):
         raise AuthorityError("trust.issuerCertificate is no CA (basicConstraints CA:TRUE): it could not sign leaves")
     anchors = load_bundle(bundle)
-    signers = [anchor for anchor in anchors if _signed_by(certificate, anchor)]
+    signers = [anchor for anchor in anchors if signed_by(certificate, anchor)]
     if not signers:
         known = ", ".join(anchor.subject.rfc4514_string() for anchor in anchors)
         raise AuthorityError(
@@ -92,7 +92,7 @@ def issuer_fits(certificate_pem: str, anchor_pem: str, now: datetime.datetime) -
         certificate, anchor = load_certificate(certificate_pem, "issuer"), load_certificate(anchor_pem, "anchor")
     except AuthorityError:
         return False
-    return _signed_by(certificate, anchor) and not renewal_due(certificate_pem, now)
+    return signed_by(certificate, anchor) and not renewal_due(certificate_pem, now)
 
 
 def renewal_due(certificate_pem: str, now: datetime.datetime) -> bool:
@@ -183,7 +183,13 @@ def _check_pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, 
         raise AuthorityError(f"{which} is not the key of {what}: give the two that were made together")
 
 
-def _signed_by(certificate: x509.Certificate, anchor: x509.Certificate) -> bool:
+def identity_of(certificate: x509.Certificate) -> str:
+    """SHA-256 of a certificate."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def signed_by(certificate: x509.Certificate, anchor: x509.Certificate) -> bool:
+    """Whether an anchor, being a CA, signed a certificate."""
     try:
         certificate.verify_directly_issued_by(anchor)
     except (ValueError, TypeError, InvalidSignature):

@@ -15,6 +15,11 @@ OWNER: Final = {labels.PART_OF: "tulle", labels.COMPONENT: "trust", labels.MANAG
 TLS_SECRET: Final = "kubernetes.io/tls"  # noqa: S105  a type, not a password
 
 
+def anchor_name(number: int) -> str:
+    """The Secret of the mesh's nth anchor; the first one's name has no number."""
+    return labels.ANCHOR_SECRET if number == 1 else f"{labels.ANCHOR_SECRET}-{number}"
+
+
 def anchor_secret(namespace: str, name: str, anchor: KeyPair) -> dict[str, Any]:
     """The Secret of an anchor."""
     return _secret(namespace, name, {"tls.crt": anchor.certificate, "tls.key": anchor.key})

@@ -10,11 +10,21 @@ from typing import Any
 
 import pulumi
 import pulumi_kubernetes as k8s
-from pulumi.dynamic import ConfigureRequest, CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
+from pulumi.dynamic import (
+    CheckFailure,
+    CheckResult,
+    ConfigureRequest,
+    CreateResult,
+    DiffResult,
+    Resource,
+    ResourceProvider,
+    UpdateResult,
+)
 
 from components.args import CertificateAuthorityArgs
 from components.forms import seconds
 from components.keeper.resource import Bootstrap
+from components.trust.objects import anchor_name
 from components.workload import labels_of
 from proxy.api import labels
 
@@ -33,10 +43,14 @@ class AnchorProvider(ResourceProvider):
 
         with Vault(props) as vault:
             certificate = vault.ensure_anchor(
-                props["namespace"], props["mesh_namespace"], props["trust_domain"], datetime.datetime.now(datetime.UTC)
+                props["namespace"],
+                _anchor(props),
+                props["mesh_namespace"],
+                props["trust_domain"],
+                datetime.datetime.now(datetime.UTC),
             )
         outs = {**props, "certificate": certificate, "not_after": authority.not_after(certificate)}
-        return CreateResult(f"{props['namespace']}/{labels.ANCHOR_SECRET}", outs)
+        return CreateResult(f"{props['namespace']}/{_anchor(props)}", outs)
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
         """Nothing changes an anchor; another name for the mesh would need another one."""
@@ -48,7 +62,7 @@ class AnchorProvider(ResourceProvider):
         from components.trust.vault import Vault
 
         with Vault(props) as vault:
-            vault.remove(props["namespace"], labels.ANCHOR_SECRET)
+            vault.remove(props["namespace"], _anchor(props))
 
 
 class IssuerProvider(ResourceProvider):
@@ -108,7 +122,7 @@ class IssuerProvider(ResourceProvider):
         if props.get("brought"):
             issuer = KeyPair(props["brought"], self._key)
         else:
-            anchor = vault.anchor(props["anchor_namespace"])
+            anchor = vault.anchor(props["anchor_namespace"], _anchor(props))
             now, life = datetime.datetime.now(datetime.UTC), _lifetime(props)
             issuer = make_issuer(anchor, props["namespace"], props["trust_domain"], now, life)
         vault.write_issuer(props["namespace"], issuer, props["bundle"])
@@ -132,6 +146,10 @@ class IssuerProvider(ResourceProvider):
             "not_after": not_after(certificate),
             "fingerprint": fingerprint(certificate),
         }
+
+
+def _anchor(props: dict[str, Any]) -> str:
+    return str(props.get("secret") or labels.ANCHOR_SECRET)
 
 
 def _lifetime(props: dict[str, Any]) -> datetime.timedelta:
@@ -167,6 +185,62 @@ class Issuer(Resource, module="tulle", name="Issuer"):
         super().__init__(IssuerProvider(), name, {**props, **unset}, opts)
 
 
+class RotationProvider(ResourceProvider):
+    """Lets a change of anchors or signer through only when every running meshed pod is ready for it."""
+
+    serialize_as_secret_always = False
+
+    def check(self, _olds: dict[str, Any], news: dict[str, Any]) -> CheckResult:
+        """Refuse, in previews too, a step that would part pods from one another."""
+        from components.deploy import wire
+
+        known = not wire.has_unknown({key: news.get(key) for key in ("namespace", "bundle", "signer")})
+        reason = None if news.get("force") or not known else self._refusal(news)
+        return CheckResult(news, [CheckFailure("trust.anchors", reason)] if reason else [])
+
+    def create(self, props: dict[str, Any]) -> CreateResult:
+        """Nothing is made: the step is the others'."""
+        return CreateResult(str(props["namespace"]), dict(props))
+
+    def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
+        """The step was let through."""
+        return UpdateResult(dict(props))
+
+    def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
+        """Other anchors, or another signer."""
+        return DiffResult(changes=any(olds.get(key) != news.get(key) for key in ("bundle", "signer")))
+
+    def _refusal(self, props: dict[str, Any]) -> str | None:
+        import contextlib
+
+        from components.deploy.cluster import Cluster
+        from components.deploy.refs import Target
+        from components.trust import inspection
+        from components.trust.rotation import Trust, refusal
+
+        wanted = inspection.trust_of(props["bundle"], "")
+        signer = inspection.trust_of(props["signer"], "")
+        namespace = str(props["namespace"])
+        with contextlib.closing(Cluster(Target(str(props["kubeconfig"]), str(props["context"])))) as cluster:
+            live, bundle = inspection.live_trust(cluster, namespace)
+            reason = refusal(
+                live,
+                Trust(wanted.anchors, next(iter(signer.anchors), "")),
+                bundle,
+                inspection.running_pods(cluster, namespace),
+                inspection.reported(cluster, namespace),
+            )
+        way_out = "Wait, then run again (`tulle check` counts the reports); trust.force goes on, and breaks those pods"
+        return f"{reason}. {way_out}" if reason else None
+
+
+class Rotation(Resource, module="tulle", name="TrustRotation"):
+    """Stands between the anchors and everything that uses them."""
+
+    def __init__(self, name: str, props: dict[str, Any], opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(RotationProvider(), name, props, opts)
+
+
 class CertificateAuthority(pulumi.ComponentResource):
     """Anchor, issuer, and the bundle ConfigMap in the mesh namespace, from which the injector keeps the copies."""
 
@@ -197,16 +271,32 @@ class CertificateAuthority(pulumi.ComponentResource):
         else:
             props = {**common, "namespace": args["trust_namespace"], "mesh_namespace": names["mesh_namespace"]}
             protected = pulumi.ResourceOptions(parent=self, protect=trust["protect"])
-            anchor = TrustAnchor(f"{name}-anchor", props, protected)
-            # Further anchors are how one is changed with no restart: trust both, change the issuer, drop the old one.
-            further = check_further(trust["bundle"])
-            self.bundle = anchor.certificate.apply(lambda certificate: certificate + further)
-            issuer |= {"bundle": anchor.certificate, "anchor_namespace": args["trust_namespace"]}
-        Issuer(f"{name}-issuer", issuer, child)
-        self._publish(name, args)
+            anchors = {
+                number: TrustAnchor(
+                    f"{name}-anchor" if number == 1 else f"{name}-anchor-{number}",
+                    {**props, "secret": anchor_name(number)},
+                    protected,
+                ).certificate
+                for number in trust["anchors"]
+            }
+            signer, further = trust["signer"], check_further(trust["bundle"])
+            # The signer's first: when it changes so does the bundle's hash, and proxies ask for new certificates soon.
+            order = [signer, *(number for number in trust["anchors"] if number != signer)]
+            self.bundle = pulumi.Output.concat(*(anchors[number] for number in order), further)
+            issuer |= {
+                "bundle": anchors[signer],
+                "anchor_namespace": args["trust_namespace"],
+                "secret": anchor_name(signer),
+            }
+            step = {**place, "namespace": args["mesh_namespace"], "bundle": self.bundle, "signer": anchors[signer]}
+            guard = Rotation(f"{name}-rotation", {**step, "force": trust["force"]}, child)
+            child = pulumi.ResourceOptions(parent=self, depends_on=[guard])
+        made = Issuer(f"{name}-issuer", issuer, child)
+        # After the issuer: who hears of a new bundle asks for a certificate, and is to get one of the new issuer.
+        self._publish(name, args, [made])
         self.register_outputs({"bundle": self.bundle})
 
-    def _publish(self, name: str, args: CertificateAuthorityArgs) -> None:
+    def _publish(self, name: str, args: CertificateAuthorityArgs, after: list[pulumi.Resource]) -> None:
         k8s.core.v1.ConfigMap(
             f"{name}-bundle",
             metadata={
@@ -215,7 +305,7 @@ class CertificateAuthority(pulumi.ComponentResource):
                 "labels": labels_of("trust"),
             },
             data={labels.BUNDLE_KEY: self.bundle},
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )
 
     def _render(self, name: str, args: CertificateAuthorityArgs) -> None:
@@ -225,10 +315,15 @@ class CertificateAuthority(pulumi.ComponentResource):
         if trust["issuer_certificate"]:
             # The key is not printed, so whoever applies the manifest makes the issuer's Secret.
             check_further(trust["bundle"])
-            self._publish(name, args)
+            self._publish(name, args, [])
             self.register_outputs({"bundle": self.bundle})
             return
         check_further(trust["bundle"])
+        if trust["anchors"] != [1]:
+            raise pulumi.RunError(
+                f"trust.anchors is {trust['anchors']}, but what is rendered knows the first anchor alone\n"
+                "  Rotate with `tulle up` or `pulumi up`, which see to it that each step is safe."
+            )
         Bootstrap(f"{name}-bootstrap", args, pulumi.ResourceOptions(parent=self))
         self.register_outputs({})
 

@@ -28,14 +28,16 @@ class Vault:
     def __exit__(self, *_: object) -> None:
         self._cluster.close()
 
-    def ensure_anchor(self, namespace: str, mesh_namespace: str, trust_domain: str, now: datetime.datetime) -> str:
-        """The anchor's certificate; made now if there is none."""
-        ref = Ref("v1", "Secret", namespace, labels.ANCHOR_SECRET)
+    def ensure_anchor(
+        self, namespace: str, name: str, mesh_namespace: str, trust_domain: str, now: datetime.datetime
+    ) -> str:
+        """An anchor's certificate; made now if there is none."""
+        ref = Ref("v1", "Secret", namespace, name)
         found = self._cluster.get(ref)
         if found is None:
             made = authority.make_anchor(mesh_namespace, trust_domain, now)
             try:
-                self._cluster.create(objects.anchor_secret(namespace, labels.ANCHOR_SECRET, made))
+                self._cluster.create(objects.anchor_secret(namespace, name, made))
                 return made.certificate
             except ClusterError as error:
                 if error.status != 409:
@@ -45,9 +47,9 @@ class Vault:
         authority.check_current(authority.load_certificate(certificate, str(ref)), str(ref), now)
         return certificate
 
-    def anchor(self, namespace: str) -> KeyPair:
-        """The anchor with its key, to sign an issuer with."""
-        ref = Ref("v1", "Secret", namespace, labels.ANCHOR_SECRET)
+    def anchor(self, namespace: str, name: str) -> KeyPair:
+        """An anchor with its key, to sign an issuer with."""
+        ref = Ref("v1", "Secret", namespace, name)
         found = self._cluster.get(ref)
         if found is None:
             raise DeployError(

@@ -47,7 +47,7 @@ KINDS: Final = {
 PATH: Final = re.compile(
     r"/apis?/(?P<version>v1|[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?$"
 )
-GROUP: Final = re.compile(r"/apis?/(?P<version>v1|[^/]+/[^/]+)$")
+GROUP: Final = re.compile(r"/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+/[^/]+))$")
 
 
 class RestApi:
@@ -83,7 +83,7 @@ class RestApi:
         if parts.path == "/version":
             return 200, {"gitVersion": "v1.34.4", "major": "1", "minor": "34"}
         if group := GROUP.match(parts.path):
-            kinds = KINDS.get(group["version"], {})
+            kinds = KINDS.get(group["core"] or group["group"], {})
             return 200, {"resources": [{"kind": k, "name": n, "namespaced": s} for k, (n, s) in kinds.items()]}
         match = PATH.match(parts.path)
         if match is None:
@@ -149,7 +149,8 @@ class RestApi:
             generation += 1
         if not dry:
             self._version += 1
-        metadata["uid"] = (before or {"metadata": {}})["metadata"].get("uid") or f"uid-{self._version}"
+        known = (before or body)["metadata"].get("uid")
+        metadata["uid"] = known or f"uid-{self._version}"
         metadata |= {"generation": generation, "resourceVersion": str(self._version)}
         metadata.setdefault("creationTimestamp", "2026-11-23T00:00:00Z")
         if "status" in stored:

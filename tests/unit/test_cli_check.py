@@ -10,6 +10,7 @@ from components.cli import check, exposition, judge
 from components.cli.identity import certificate_of, identity_name, selects
 from components.cli.version import component_versions, image_version, proxy_versions
 from components.deploy.errors import ClusterError
+from components.trust.reports import Report
 from proxy.api import labels
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC).timestamp()
@@ -113,6 +114,20 @@ def test_leaves_are_judged_by_their_own_length() -> None:
     finding = judge.leaf_life({key: NOW + 50, other: NOW - 1}, {}, NOW)
     assert finding.status == "error"
     assert "demo/api" in finding.message
+
+
+def test_the_proxies_that_have_reported_the_bundle_are_counted() -> None:
+    def running(name: str) -> Any:
+        found = pod(name)
+        found["metadata"]["uid"] = name
+        found["status"]["containerStatuses"] = [{"name": "linkerd-proxy", "ready": True, "state": {"running": {}}}]
+        return found
+
+    told = {"web": Report("new", "a", 1), "api": Report("old", "a", 1)}
+    finding = judge.bundle_reports([running("web"), running("api")], told, "new", "tulle")
+    assert (finding.status, finding.message.startswith("1 of 2")) == ("ok", True)
+    assert "demo/api" in finding.message
+    assert judge.bundle_reports([running("web")], told, "new", "tulle").message.startswith("1 of 1")
 
 
 def test_every_namespace_needs_the_same_bundle() -> None:

@@ -18,6 +18,7 @@ from components.identity.limits import Limits
 from components.identity.server import IdentityService, Settings, make_server
 from components.identity.validator import Validator
 from components.kube.client import KubeError
+from components.trust.reports import Report
 from proxy.api import identity_pb2 as pb
 from proxy.api import identity_pb2_grpc
 from tests.kit.authorities import authority, request
@@ -43,7 +44,8 @@ class Tokens(Validator):
 class Caller:
     """A proxy that asks."""
 
-    def __init__(self, port: int, issuers: IssuerFiles, tokens: Tokens) -> None:
+    def __init__(self, port: int, issuers: IssuerFiles, tokens: Tokens, heard: dict[str, Report]) -> None:
+        self.heard = heard
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         self.stub = identity_pb2_grpc.IdentityStub(self.channel)  # type: ignore[no-untyped-call]
         self.issuers = issuers
@@ -73,10 +75,12 @@ async def caller(tmp_path: Path) -> AsyncIterator[Caller]:
     issuers.read(now)
     tokens = Tokens()
     settings = Settings("tulle", "cluster.local", datetime.timedelta(hours=24))
-    server = make_server(IdentityService(settings, issuers, tokens, Limits(0.001, 3, 0.001, 30, 0.0)))
+    heard: dict[str, Report] = {}
+    limits = Limits(0.001, 3, 0.001, 30, 0.0)
+    server = make_server(IdentityService(settings, issuers, tokens, limits, heard.__setitem__))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    found = Caller(port, issuers, tokens)
+    found = Caller(port, issuers, tokens, heard)
     yield found
     await found.channel.close()
     await server.stop(None)
@@ -96,6 +100,18 @@ async def test_a_good_request_gets_a_leaf_and_its_chain(caller: Caller) -> None:
     assert answer.valid_until == int(leaf.not_valid_after_utc.timestamp())
     assert len(answer.intermediate_certificates) == 1
     assert counted("issued", "") == before + 1
+
+
+async def test_what_a_proxy_reports_is_passed_on_with_the_anchor_of_its_leaf(caller: Caller) -> None:
+    answer = await caller.ask(trust_bundle_sha256="ab" * 32)
+    issuer = caller.issuers.current
+    assert issuer is not None
+    assert len(issuer.anchor) == 64
+    assert caller.heard == {"pod-1": Report("ab" * 8, issuer.anchor[:16], answer.valid_until)}
+    caller.heard.clear()
+    await caller.ask(trust_bundle_sha256="not a digest")
+    await caller.refused(token=b"other", trust_bundle_sha256="ab" * 32)
+    assert caller.heard == {}, "neither nonsense nor a refused caller is a report"
 
 
 @pytest.mark.parametrize(

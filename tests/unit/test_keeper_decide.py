@@ -5,9 +5,9 @@ import datetime
 import pytest
 from cryptography import x509
 
-from components.keeper.decide import RENEWAL_SHARE, State, decide, identity_of
+from components.keeper.decide import RENEWAL_SHARE, State, decide
 from components.trust import authority
-from components.trust.authority import ANCHOR_LIFETIME, ISSUER_LIFETIME, SKEW, KeyPair
+from components.trust.authority import ANCHOR_LIFETIME, ISSUER_LIFETIME, SKEW, KeyPair, identity_of
 
 NOW = datetime.datetime(2026, 11, 22, 12, 0, tzinfo=datetime.UTC)
 SECOND = datetime.timedelta(seconds=1)
