@@ -111,17 +111,12 @@ def bundle_reports(pods: Iterable[Json], reports: Mapping[str, Report], bundle: 
     """How many proxies have told identity that they trust the bundle as it is now: what an anchor's rotation waits
     for. Nothing is wrong without one in progress.
     """
-    running = [
-        pod for pod in pods if is_meshed(pod, mesh_namespace) and is_live(pod) and "running" in _proxy_state(pod)
-    ]
-    told = [pod for pod in running if (found := reports.get(pod["metadata"]["uid"])) and found.bundle == bundle]
+    meshed = (pod for pod in pods if is_meshed(pod, mesh_namespace) and is_live(pod))
+    running = [pod for pod in meshed if "running" in (proxy_status(pod).get("state") or {})]
+    told = [pod for pod in running if (r := reports.get(pod["metadata"].get("uid", ""))) and r.bundle == bundle]
     late = sorted(_title(pod) for pod in running if pod not in told)
     words = f"{len(told)} of {len(running)} proxies have reported the present trust bundle"
     return Finding("trust-reports", "ok", f"{words}; not yet: {some(late)}" if late else words)
-
-
-def _proxy_state(pod: Json) -> Mapping[str, Any]:
-    return proxy_status(pod).get("state") or {}
 
 
 def bundle_copies(source: str, namespaces: Iterable[str], copies: Mapping[str, str]) -> Finding:
