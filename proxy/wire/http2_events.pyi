@@ -1,5 +1,7 @@
 from typing import Final
 
+from proxy.wire.http2 import HTTP2Error as HTTP2Error
+
 MAX_HEADERS: Final[int]
 MAX_HEADER_BYTES: Final[int]
 CONNECTION_WINDOW: Final[int]
@@ -7,8 +9,6 @@ NO_ERROR: Final[int]
 INTERNAL_ERROR: Final[int]
 REFUSED_STREAM: Final[int]
 CANCEL: Final[int]
-
-from proxy.wire.http2 import HTTP2Error as HTTP2Error
 
 class Event:
     @property
