@@ -114,3 +114,9 @@ cdef extern from "time.h" nogil:
         long tv_nsec
     int CLOCK_MONOTONIC
     int clock_gettime(int clock, timespec* ts)
+
+cdef extern from "sys/ioctl.h" nogil:
+    int ioctl(int fd, unsigned long request, int* value)
+
+cdef extern from "linux/sockios.h" nogil:
+    unsigned long SIOCOUTQ

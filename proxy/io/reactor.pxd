@@ -11,7 +11,7 @@ cdef int64_t monotonic_ns() noexcept nogil
 
 cdef class Pollable:
     cdef int fd
-    cdef bint is_deferred
+    cdef bint is_deferred, is_yielding
     cdef void ready(self, uint32_t events)
     cdef void deferred(self)
     cdef void crashed(self)
@@ -28,6 +28,7 @@ cdef class Reactor:
     cdef int epfd
     cdef list pollables         # keeps registered descriptors alive; indexed by fd
     cdef list deferred_queue
+    cdef list next_turn         # what goes on in the next turn of the loop
     cdef list graveyard         # what was unregistered: kept until the current turn is over, which may still name it
     cdef list timers
     cdef int64_t wake_ns        # when the next tick is due; 0 when no deadline is armed
@@ -38,6 +39,7 @@ cdef class Reactor:
     cdef int register(self, Pollable pollable, uint32_t events) except -1
     cdef void unregister(self, Pollable pollable)
     cdef void defer(self, Pollable pollable)
+    cdef void yield_turn(self, Pollable pollable)
     cdef void run_deferred(self)
     cdef void arm(self, Timer timer, int64_t delay_ns)
     cdef void disarm(self, Timer timer)

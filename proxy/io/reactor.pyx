@@ -74,6 +74,7 @@ cdef class Reactor:
             raise OSError(posix.errno, posix.strerror(posix.errno).decode())
         self.pollables = []
         self.deferred_queue = []
+        self.next_turn = []
         self.graveyard = []
         self.timers = []
         self.now_ns = monotonic_ns()
@@ -117,6 +118,30 @@ cdef class Reactor:
         self.deferred_queue.append(pollable)
         if not self.polling and len(self.deferred_queue) == 1:
             self.loop.call_soon(self.run_deferred_soon)
+
+    cdef void yield_turn(self, Pollable pollable):
+        """Call `pollable.deferred()` in the next turn of the loop, after whatever else has become ready: for who could
+        go on for ever."""
+        if pollable.is_yielding:
+            return
+        pollable.is_yielding = True
+        self.next_turn.append(pollable)
+        if len(self.next_turn) == 1:
+            self.loop.call_soon(self.run_next_turn)
+
+    def run_next_turn(self):
+        cdef list queue = self.next_turn
+        self.next_turn = []
+        self.now_ns = monotonic_ns()
+        self.polling = True  # what is deferred meanwhile is run below
+        try:
+            for item in queue:
+                (<Pollable>item).is_yielding = False
+                self.defer(<Pollable>item)
+            self.run_deferred()
+        finally:
+            self.polling = False
+            self.graveyard.clear()
 
     def run_deferred_soon(self):
         self.now_ns = monotonic_ns()

@@ -24,7 +24,8 @@ cdef class RelayEnd(Protocol):
             self.finish()
 
     cdef void closed(self, object reason):
-        self.other.transport.abort()
+        """This side broke: the other gets what came before, and then a reset, so that nobody takes it for the whole."""
+        self.other.transport.cut()
         self.finish()
 
     cdef void crashed(self):

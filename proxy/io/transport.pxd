@@ -5,6 +5,7 @@
 #        +-------------+-----------+-> CLOSED (failure)            PEEKING stands before HANDSHAKING or OPEN)
 from libc.stdint cimport int64_t, uint32_t
 
+from proxy.io.outgoing cimport Outgoing
 from proxy.io.reactor cimport Pollable, Reactor, Timer
 from proxy.telemetry.counters cimport TCPSeries
 from proxy.tls cimport openssl
@@ -19,10 +20,13 @@ cdef enum State:
     CLOSED
 
 cdef enum:
-    SCRATCH_SIZE = 65536      # one read; shared by all connections of the process, so an idle one holds no read buffer
+    MAX_RECORD = 16384        # plaintext of one TLS record
+    RECORD_OVERHEAD = 22      # what a record of TLS 1.3 adds: header, content type, tag
+    SCRATCH_SIZE = 49152      # one read, three full records; shared by all connections of the process, so an idle one
+                              # holds no read buffer
+    FLUSH_AT = 32768          # ciphertext that leaves at once instead of at the end of the event
     HIGH_WATER = 131072       # unsent bytes beyond which whoever feeds this connection must stop reading
     LOW_WATER = 16384         # and below which it may go on
-    KEPT_BUFFER = 4096        # a drained write buffer larger than this is given back
 
 
 cdef class Protocol:
@@ -46,9 +50,8 @@ cdef class Transport(Pollable):
     cdef Protocol protocol
     cdef State state
     cdef openssl.SSL* ssl
-    cdef bint paused, read_pending, hangup_seen, drained, eof, write_closed, shutdown_sent, congested
-    cdef char* out
-    cdef Py_ssize_t out_start, out_size, out_capacity
+    cdef bint is_cut, paused, read_pending, hangup_seen, drained, eof, write_closed, shutdown_sent, congested
+    cdef Outgoing out
     cdef TCPSeries series
     cdef CloseTimer close_timer
     cdef readonly str peer_identity     # first DNS name of the verified peer certificate, or None
@@ -68,17 +71,19 @@ cdef class Transport(Pollable):
     cdef void shutdown_write(self)
     cdef void close(self)
     cdef void abort(self)
+    cdef void cut(self)
     cdef void set_series(self, TCPSeries series)
     cdef bint is_open(self)
 
     cdef void flush(self)
-    cdef int append(self, const char* data, Py_ssize_t size) except -1
+    cdef void send_some(self)
     cdef void read(self)
     cdef Py_ssize_t receive(self, char* into, Py_ssize_t size)
     cdef Py_ssize_t receive_tls(self, char* into, Py_ssize_t size)
     cdef void peek(self)
     cdef void handshake(self)
     cdef void linger(self)
+    cdef bint has_unsent(self)
     cdef void finish(self, str reason)
     cdef void fail(self, object reason)
     cdef void new_ssl(self, TLSContext context)

@@ -7,15 +7,13 @@ the same buffer. A protocol is held in a local while it is called, because the c
 Half-close is kept in both worlds: FIN without TLS, close_notify (RFC 8446 section 6.1) and then FIN with it.
 """
 from libc.stdint cimport int64_t, uint32_t
-from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memmove
 
-from proxy.io cimport posix
+from proxy.io cimport outgoing, posix
 from proxy.io.reactor cimport Pollable, Reactor, Timer
 from proxy.telemetry.counters cimport TCPSeries
 from proxy.tls cimport openssl
 from proxy.tls.contexts cimport TLSContext
-from proxy.tls.peer cimport certificate_name, selected_alpn, tls_failure
+from proxy.tls.peer cimport certificate_name, expect_client, expect_peer, selected_alpn, tls_failure
 
 import errno as errno_names
 
@@ -24,9 +22,12 @@ cdef char SCRATCH[SCRATCH_SIZE]
 # How long a closed connection goes on discarding input, so that a reset does not destroy the response in flight
 # (RFC 9112 section 9.6).
 cdef int64_t LINGER_NS = 2_000_000_000
+# How often a connection that is to be reset looks whether the peer's host has all that was sent.
+cdef int64_t CUT_TICK_NS = 20_000_000
 
 cdef enum:
     MAX_LINGER_ROUNDS = 15  # a peer that takes a response this slowly loses the rest of it
+    MAX_CUT_ROUNDS = 100    # likewise a peer that takes what came before a cut: two seconds of CUT_TICK_NS
     READS_PER_TURN = 4  # one busy connection hands over after this many scratch-fulls
 
 
@@ -67,7 +68,7 @@ cdef int bio_write(openssl.BIO* bio, const char* data, int size) noexcept:
     cdef Transport transport = <Transport>openssl.BIO_get_data(bio)
     openssl.BIO_clear_retry_flags(bio)
     try:
-        transport.append(data, size)
+        outgoing.append(&transport.out, data, size)
     except MemoryError:
         return -1
     return size
@@ -119,7 +120,13 @@ cdef class CloseTimer(Timer):
         if transport is None:
             return
         self.rounds += 1
-        if transport.out_size > 0 and self.rounds < MAX_LINGER_ROUNDS:
+        if transport.is_cut:
+            if transport.has_unsent() and self.rounds < MAX_CUT_ROUNDS:
+                transport.reactor.arm(self, CUT_TICK_NS)
+            else:
+                transport.abort()
+            return
+        if transport.out.size > 0 and self.rounds < MAX_LINGER_ROUNDS:
             transport.reactor.arm(self, LINGER_NS)
             return
         self.transport = None
@@ -153,8 +160,7 @@ cdef class Transport(Pollable):
     def __dealloc__(self):
         if self.ssl != NULL:
             openssl.SSL_free(self.ssl)
-        if self.out != NULL:
-            free(self.out)
+        outgoing.release(&self.out)
         if self.fd >= 0:
             posix.close(self.fd)
 
@@ -172,7 +178,7 @@ cdef class Transport(Pollable):
         if events & (posix.EPOLLRDHUP | posix.EPOLLHUP | posix.EPOLLERR):
             self.hangup_seen = True
         if self.state == OPEN:
-            if self.out_size > 0 and events & posix.EPOLLOUT:
+            if self.out.size > 0 and events & posix.EPOLLOUT:
                 self.flush()
             if self.fd >= 0 and events & ~posix.EPOLLOUT:
                 if self.paused:
@@ -194,7 +200,7 @@ cdef class Transport(Pollable):
                 protocol = self.protocol
                 protocol.connected(self)
         elif self.state == CLOSING:
-            if self.out_size > 0 and events & posix.EPOLLOUT:
+            if self.out.size > 0 and events & posix.EPOLLOUT:
                 self.flush()
             if self.fd >= 0:
                 self.linger()
@@ -202,7 +208,7 @@ cdef class Transport(Pollable):
     cdef void deferred(self):
         if self.fd < 0:
             return
-        if self.out_size > 0:
+        if self.out.size > 0:
             self.flush()
         if self.fd >= 0 and self.read_pending and not self.paused and self.state == OPEN:
             self.read()
@@ -268,7 +274,7 @@ cdef class Transport(Pollable):
         while not self.eof and not self.paused and self.state == OPEN:
             if turns == 0:
                 self.read_pending = True
-                self.reactor.defer(self)
+                self.reactor.yield_turn(self)
                 return
             turns -= 1
             count = self.receive(SCRATCH, SCRATCH_SIZE)
@@ -298,28 +304,9 @@ cdef class Transport(Pollable):
 
     # Writing
 
-    cdef int append(self, const char* data, Py_ssize_t size) except -1:
-        cdef Py_ssize_t capacity
-        cdef char* grown
-        if self.out_start + self.out_size + size > self.out_capacity:
-            if self.out_start > 0:
-                memmove(self.out, self.out + self.out_start, self.out_size)
-                self.out_start = 0
-            if self.out_size + size > self.out_capacity:
-                capacity = self.out_capacity * 2 if self.out_capacity else 2048
-                while capacity < self.out_size + size:
-                    capacity *= 2
-                grown = <char*>realloc(self.out, capacity)
-                if grown == NULL:
-                    raise MemoryError
-                self.out = grown
-                self.out_capacity = capacity
-        memcpy(self.out + self.out_start + self.out_size, data, size)
-        self.out_size += size
-        return 0
-
     cdef int write(self, const char* data, Py_ssize_t size) except -1:
-        """Queue bytes; they leave at the end of the current event. Dropped silently once writing is closed."""
+        """Queue bytes; they leave at the end of the current event, or at once when they are many, so that the peer works
+        on them while the rest is still being read. Dropped silently once writing is closed."""
         cdef ssize_t count
         cdef int written
         if self.write_closed or self.state != OPEN or size == 0:
@@ -328,24 +315,33 @@ cdef class Transport(Pollable):
             self.series.write_bytes += size
             self.series.touched_ns = self.reactor.now_ns
         if self.is_tls:
+            outgoing.reserve(&self.out, size + (size // MAX_RECORD + 1) * RECORD_OVERHEAD)
             openssl.ERR_clear_error()
             written = openssl.SSL_write(self.ssl, data, <int>size)
             if written != size:
                 self.fail(tls_failure(self.ssl, self.expected_identity))
                 return 0
+            if self.out.size >= FLUSH_AT and not self.congested:
+                self.send_some()
         else:
-            if self.out_size == 0 and size >= KEPT_BUFFER:
+            if self.out.size == 0 and size >= outgoing.KEPT_BUFFER:
                 count = posix.send(self.fd, data, size, posix.MSG_NOSIGNAL)
                 if count > 0:
                     data += count
                     size -= count
             if size > 0:
-                self.append(data, size)
-        if self.out_size > 0:
+                outgoing.append(&self.out, data, size)
+        if self.out.size > 0:
             self.reactor.defer(self)
-            if self.out_size > HIGH_WATER:
+            if self.out.size > HIGH_WATER:
                 self.congested = True
         return 0
+
+    cdef void send_some(self):
+        """Hand the queue to the socket once. What it does not take, and what goes wrong, is left to `flush`."""
+        cdef ssize_t count = posix.send(self.fd, self.out.data + self.out.start, self.out.size, posix.MSG_NOSIGNAL)
+        if count > 0:
+            outgoing.take(&self.out, count)
 
     cdef bint is_congested(self):
         return self.congested
@@ -353,14 +349,14 @@ cdef class Transport(Pollable):
     cdef void flush(self):
         cdef Protocol protocol
         cdef ssize_t count
-        while self.out_size > 0:
-            count = posix.send(self.fd, self.out + self.out_start, self.out_size, posix.MSG_NOSIGNAL)
+        while self.out.size > 0:
+            count = posix.send(self.fd, self.out.data + self.out.start, self.out.size, posix.MSG_NOSIGNAL)
             if count < 0:
                 if posix.errno == posix.EINTR:
                     continue
                 if posix.errno != posix.EAGAIN:
                     # Data that arrived before the reset is still readable, so reading decides how the connection ended.
-                    self.out_size = 0
+                    outgoing.release(&self.out)
                     if self.state == OPEN and not self.paused and not self.eof:
                         self.hangup_seen = True
                         self.drained = False
@@ -370,23 +366,16 @@ cdef class Transport(Pollable):
                             return
                     self.fail(os_error(posix.EPIPE))
                 break
-            self.out_start += count
-            self.out_size -= count
+            outgoing.take(&self.out, count)
         if self.fd < 0:
             return
-        if self.out_size == 0:
-            self.out_start = 0
-            if self.out_capacity > KEPT_BUFFER:
-                free(self.out)
-                self.out = NULL
-                self.out_capacity = 0
-            if self.write_closed and not self.shutdown_sent:
-                self.shutdown_sent = True
-                posix.shutdown(self.fd, posix.SHUT_WR)
-                if self.state == CLOSING:
-                    self.linger()
-                    return
-        if self.congested and self.out_size <= LOW_WATER:
+        if self.out.size == 0 and self.write_closed and not self.shutdown_sent:
+            self.shutdown_sent = True
+            posix.shutdown(self.fd, posix.SHUT_WR)
+            if self.state == CLOSING:
+                self.linger()
+                return
+        if self.congested and self.out.size <= LOW_WATER:
             self.congested = False
             if self.state == OPEN:
                 protocol = self.protocol
@@ -400,7 +389,7 @@ cdef class Transport(Pollable):
         if self.is_tls and self.state != HANDSHAKING:
             openssl.ERR_clear_error()
             openssl.SSL_shutdown(self.ssl)
-        if self.out_size > 0:
+        if self.out.size > 0:
             self.reactor.defer(self)
         else:
             self.flush()
@@ -448,30 +437,14 @@ cdef class Transport(Pollable):
     cdef void start_tls_server(self, TLSContext context, bint require_certificate):
         """Terminate TLS; `connected` follows, or `closed` with a TLSFailure."""
         self.new_ssl(context)
-        if require_certificate:
-            openssl.SSL_set_verify(
-                self.ssl, openssl.SSL_VERIFY_PEER | openssl.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL
-            )
-        openssl.SSL_set_accept_state(self.ssl)
+        expect_client(self.ssl, require_certificate)
         self.handshake()
 
     cdef void start_tls_client(self, TLSContext context, str server_name, str alpn):
         """Start TLS towards a peer that must prove `server_name`, and state the protocol in ALPN."""
-        cdef bytes name = server_name.encode()
-        cdef bytes protocols
         self.new_ssl(context)
         self.expected_identity = server_name
-        openssl.SSL_set_tlsext_host_name(self.ssl, name)
-        openssl.SSL_set_hostflags(
-            self.ssl, openssl.X509_CHECK_FLAG_NO_WILDCARDS | openssl.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
-        )
-        openssl.SSL_set1_host(self.ssl, name)
-        if alpn is not None:
-            protocols = bytes([len(alpn)]) + alpn.encode()
-            openssl.SSL_set_alpn_protos(
-                self.ssl, <const unsigned char*><const char*>protocols, <unsigned int>len(protocols)
-            )
-        openssl.SSL_set_connect_state(self.ssl)
+        expect_peer(self.ssl, server_name, alpn)
         self.handshake()
 
     cdef void handshake(self):
@@ -490,12 +463,12 @@ cdef class Transport(Pollable):
             protocol.connected(self)
             return
         error = openssl.SSL_get_error(self.ssl, result)
-        if self.out_size > 0:
+        if self.out.size > 0:
             self.reactor.defer(self)
         if error == openssl.SSL_ERROR_WANT_READ or error == openssl.SSL_ERROR_WANT_WRITE:
             return
         failure = tls_failure(self.ssl, self.expected_identity)
-        if self.out_size > 0:
+        if self.out.size > 0:
             self.flush()  # the alert that tells the peer why
         if self.fd >= 0:
             self.fail(failure)
@@ -522,22 +495,48 @@ cdef class Transport(Pollable):
         if self.fd < 0 or self.state == CLOSED:
             return
         self.state = CLOSING
-        if self.eof and self.out_size == 0:
+        if self.eof and self.out.size == 0:
             self.finish("")
             return
         self.close_timer = CloseTimer()
         self.close_timer.transport = self
         self.reactor.arm(self.close_timer, LINGER_NS)
-        if self.out_size == 0:
+        if self.out.size == 0:
             self.linger()
+
+    cdef void cut(self):
+        """End with a reset, but not before the peer has what was sent: what came must arrive, and must not be taken for
+        the whole. A reset at once would throw away what is still queued here and in the socket."""
+        if self.state != OPEN or not self.has_unsent():
+            self.abort()
+            return
+        self.protocol = SINK
+        self.write_closed = True
+        self.shutdown_sent = True  # no end of stream: the reset is the end
+        self.is_cut = True
+        self.state = CLOSING
+        self.close_timer = CloseTimer()
+        self.close_timer.transport = self
+        self.reactor.arm(self.close_timer, CUT_TICK_NS)
+        self.linger()
+
+    cdef bint has_unsent(self):
+        """Whether anything is not yet with the peer's host."""
+        cdef int unacknowledged = 0
+        if self.out.size > 0:
+            return True
+        posix.ioctl(self.fd, posix.SIOCOUTQ, &unacknowledged)
+        return unacknowledged > 0
 
     cdef void linger(self):
         cdef ssize_t count
         cdef int turns = READS_PER_TURN
         while turns > 0:
             count = posix.recv(self.fd, SCRATCH, SCRATCH_SIZE, 0)
+            if count == 0 and self.is_cut:
+                return
             if count == 0 or (count < 0 and posix.errno != posix.EAGAIN and posix.errno != posix.EINTR):
-                if self.out_size == 0 or count < 0:
+                if self.out.size == 0 or count < 0:
                     self.finish("")
                 return
             if count < 0:
@@ -576,11 +575,7 @@ cdef class Transport(Pollable):
         self.reactor.unregister(self)
         self.fd = -1
         posix.close(fd)
-        self.out_size = 0
-        if self.out != NULL:
-            free(self.out)
-            self.out = NULL
-            self.out_capacity = 0
+        outgoing.release(&self.out)
         if self.series is not None:
             self.series.connection_closed(reason)
             self.series = None

@@ -7,6 +7,11 @@ from proxy.tls cimport openssl
 GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
+cdef enum:
+    # Three full records of ciphertext per read. Held only while a record is incomplete; below 64 KiB, where giving
+    # memory back begins to cost a system call.
+    READ_BUFFER = 3 * (16384 + 22)
+
 ALPN_HTTP1 = "tulle/http1"
 ALPN_HTTP2 = "tulle/h2"
 ALPN_OPAQUE = "tulle/opaque"
@@ -60,6 +65,7 @@ cdef class TLSContext:
             self.ctx, openssl.SSL_MODE_RELEASE_BUFFERS | openssl.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
         )
         openssl.SSL_CTX_set_read_ahead(self.ctx, 1)
+        openssl.SSL_CTX_set_default_read_buffer_len(self.ctx, READ_BUFFER)
         if openssl.SSL_CTX_set_ciphersuites(self.ctx, <bytes>SUITES) != 1:
             raise TLSConfigError(f"cipher suites: {last_error()}")
         for groups in GROUPS:

@@ -95,6 +95,7 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_CTX_set_num_tickets(SSL_CTX* c, size_t n)
     long SSL_CTX_set_session_cache_mode(SSL_CTX* c, long m)
     void SSL_CTX_set_read_ahead(SSL_CTX* c, int on)
+    void SSL_CTX_set_default_read_buffer_len(SSL_CTX* c, size_t n)
     int SSL_CTX_use_certificate(SSL_CTX* c, X509* x)
     int SSL_CTX_use_PrivateKey(SSL_CTX* c, EVP_PKEY* k)
     int SSL_CTX_check_private_key(SSL_CTX* c)

@@ -11,6 +11,28 @@ class TLSFailure(ConnectionError):
         self.cause = cause
 
 
+cdef void expect_peer(openssl.SSL* ssl, str server_name, str alpn):
+    """The client's side: whoever answers must prove `server_name`; `alpn` states the protocol, None states none."""
+    cdef bytes name = server_name.encode()
+    cdef bytes protocols
+    openssl.SSL_set_tlsext_host_name(ssl, name)
+    openssl.SSL_set_hostflags(
+        ssl, openssl.X509_CHECK_FLAG_NO_WILDCARDS | openssl.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
+    )
+    openssl.SSL_set1_host(ssl, name)
+    if alpn is not None:
+        protocols = bytes([len(alpn)]) + alpn.encode()
+        openssl.SSL_set_alpn_protos(ssl, <const unsigned char*><const char*>protocols, <unsigned int>len(protocols))
+    openssl.SSL_set_connect_state(ssl)
+
+
+cdef void expect_client(openssl.SSL* ssl, bint require_certificate):
+    """The server's side: a client without a certificate gets no further where one is required."""
+    if require_certificate:
+        openssl.SSL_set_verify(ssl, openssl.SSL_VERIFY_PEER | openssl.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL)
+    openssl.SSL_set_accept_state(ssl)
+
+
 cdef str selected_alpn(openssl.SSL* ssl):
     cdef const unsigned char* data
     cdef unsigned int size

@@ -3,9 +3,12 @@ for load.
 """
 
 import contextlib
+import fcntl
 import itertools
 import socket
 import struct
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -114,6 +117,13 @@ class Peer:
     def finish(self) -> None:
         """Say that no more will be sent."""
         self.socket.shutdown(socket.SHUT_WR)
+
+    def drained(self) -> None:
+        """Wait until the other side's host has all that was sent."""
+        deadline = time.monotonic() + SECONDS
+        while int.from_bytes(fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder):
+            assert time.monotonic() < deadline, "what was sent is not taken"
+            time.sleep(0.005)
 
     def reset(self) -> None:
         """Drop it, so that the other side sees a reset."""

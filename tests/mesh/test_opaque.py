@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 
 import pytest
@@ -88,6 +89,19 @@ def test_a_reset_is_passed_on(stream: Line) -> None:
     app.exactly(6)
     app.reset()
     assert caller.is_ended()
+
+
+def test_what_came_before_a_reset_arrives(stream: Line) -> None:
+    caller = stream.open()
+    caller.send(b"\x01begin")
+    app = stream.accept()
+    app.exactly(6)
+    data = os.urandom(3_000_000)
+    with in_thread(lambda: (app.send(data), app.drained(), app.reset())):
+        time.sleep(0.3)
+        assert hashlib.sha256(caller.exactly(len(data))).digest() == hashlib.sha256(data).digest()
+        with pytest.raises(ConnectionResetError):
+            caller.to_end()
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
