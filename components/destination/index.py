@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, TypeVar
 
+from components.destination.balancing import DEFAULT, Balancing
 from components.destination.model import Key, NamespaceFacts, PodFacts, ServiceFacts, SliceFacts
 from components.destination.ports import PortSet
 
@@ -51,6 +52,7 @@ class View:
     endpoints: dict[str, EndpointView] = field(default_factory=dict)
     local: bool = False
     """Whether each node sees its own endpoints only."""
+    balancing: Balancing = DEFAULT
 
     def on(self, node: str) -> "View":
         """The view that callers on a node have."""
@@ -219,6 +221,7 @@ class Index:
             (("namespace", namespace), ("service", name)),
             self._endpoints(service.key, port_name, 6 if ":" in ip else 4),
             service.local,
+            service.balancing,
         )
 
     def _endpoints(self, service: Key, port_name: str, family: int) -> dict[str, EndpointView]:

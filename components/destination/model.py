@@ -6,6 +6,8 @@ Comparing two facts tells whether anything changed that a proxy could see, so th
 from dataclasses import dataclass
 from typing import Final
 
+from components.destination.balancing import DEFAULT, Balancing, BalancingError
+from components.destination.balancing import parse as parse_balancing
 from components.destination.objects import Container, EndpointSlice, Meta, Namespace, Pod, Service
 from components.destination.ports import EMPTY, PortsError, PortSet, parse_named_ports, parse_ports
 from proxy.api import labels
@@ -74,6 +76,7 @@ class ServiceFacts:
     opaque: PortSet | None
     local: bool = False
     """Whether callers may reach endpoints of their own node only (internalTrafficPolicy)."""
+    balancing: Balancing = DEFAULT
     problem: str = ""
 
 
@@ -155,12 +158,18 @@ def service_facts(service: Service) -> ServiceFacts:
     ips = spec.cluster_ips or [spec.cluster_ip]
     tcp = [port for port in spec.ports or () if port.protocol == "TCP"]
     opaque, problem = _opaque(meta, {port.name: port.port for port in tcp if port.name})
+    balancing = DEFAULT
+    try:
+        balancing = parse_balancing(meta.annotations or {})
+    except BalancingError as error:
+        problem = problem or f"the balancer's annotations are not used: {error}"
     return ServiceFacts(
         key=(meta.namespace, meta.name),
         ips=tuple(ip for ip in ips if ip and ip != "None"),
         ports=tuple((port.port, port.name) for port in tcp),
         opaque=opaque,
         local=spec.internal_traffic_policy == "Local",
+        balancing=balancing,
         problem=problem,
     )
 

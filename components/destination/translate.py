@@ -1,5 +1,6 @@
 """Views as messages of the contract: pure."""
 
+from components.destination.balancing import DEFAULT, Balancing
 from components.destination.index import EndpointView, Kind, View
 from proxy.api import destination_pb2 as pb
 
@@ -19,19 +20,45 @@ def snapshot(view: View) -> pb.Update:
             authority=view.authority,
             labels=dict(view.labels),
             endpoints=[_endpoint(each) for each in view.endpoints.values()],
+            balancing=None if view.balancing == DEFAULT else _balancing(view.balancing),
         )
     )
 
 
 def update(old: View, new: View) -> pb.Update | None:
     """What brings a proxy from one view to another: nothing, a delta, or a snapshot if more than endpoints differ."""
-    if (old.kind, old.opaque, old.authority, old.labels) != (new.kind, new.opaque, new.authority, new.labels):
+    if _target(old) != _target(new):
         return snapshot(new)
     upsert = [each for address, each in new.endpoints.items() if old.endpoints.get(address) != each]
     remove = [address for address in old.endpoints if address not in new.endpoints]
     if not upsert and not remove:
         return None
     return pb.Update(delta=pb.Delta(upsert=[_endpoint(each) for each in upsert], remove=remove))
+
+
+def _target(view: View) -> tuple[object, ...]:
+    """All of a view but its endpoints."""
+    return view.kind, view.opaque, view.authority, view.labels, view.balancing
+
+
+def _balancing(found: Balancing) -> pb.Balancing:
+    rules = found.failure_accrual
+    return pb.Balancing(
+        failure_accrual=None
+        if rules is None
+        else pb.FailureAccrual(
+            max_failures=rules.max_failures,
+            min_penalty_ms=rules.min_penalty_ms,
+            max_penalty_ms=rules.max_penalty_ms,
+            jitter_permille=rules.jitter_permille,
+            success_rate_permille=rules.success_rate_permille,
+            window_ms=rules.window_ms,
+            min_requests=rules.min_requests,
+        ),
+        penalty_ms=found.penalty_ms,
+        max_retry_after_ms=found.max_retry_after_ms,
+        penalizes_failures=found.penalizes_failures,
+    )
 
 
 def _endpoint(view: EndpointView) -> pb.Endpoint:

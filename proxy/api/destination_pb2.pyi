@@ -52,7 +52,7 @@ class Update(_message.Message):
     def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("kind", "protocol", "authority", "labels", "endpoints")
+    __slots__ = ("kind", "protocol", "authority", "labels", "endpoints", "balancing")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -65,12 +65,44 @@ class Snapshot(_message.Message):
     AUTHORITY_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
+    BALANCING_FIELD_NUMBER: _ClassVar[int]
     kind: Kind
     protocol: Protocol
     authority: str
     labels: _containers.ScalarMap[str, str]
     endpoints: _containers.RepeatedCompositeFieldContainer[Endpoint]
-    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., authority: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ...) -> None: ...
+    balancing: Balancing
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., authority: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., balancing: _Optional[_Union[Balancing, _Mapping]] = ...) -> None: ...
+
+class Balancing(_message.Message):
+    __slots__ = ("failure_accrual", "penalty_ms", "max_retry_after_ms", "penalizes_failures")
+    FAILURE_ACCRUAL_FIELD_NUMBER: _ClassVar[int]
+    PENALTY_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_RETRY_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    PENALIZES_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    failure_accrual: FailureAccrual
+    penalty_ms: int
+    max_retry_after_ms: int
+    penalizes_failures: bool
+    def __init__(self, failure_accrual: _Optional[_Union[FailureAccrual, _Mapping]] = ..., penalty_ms: _Optional[int] = ..., max_retry_after_ms: _Optional[int] = ..., penalizes_failures: _Optional[bool] = ...) -> None: ...
+
+class FailureAccrual(_message.Message):
+    __slots__ = ("max_failures", "min_penalty_ms", "max_penalty_ms", "jitter_permille", "success_rate_permille", "window_ms", "min_requests")
+    MAX_FAILURES_FIELD_NUMBER: _ClassVar[int]
+    MIN_PENALTY_MS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PENALTY_MS_FIELD_NUMBER: _ClassVar[int]
+    JITTER_PERMILLE_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_RATE_PERMILLE_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
+    MIN_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    max_failures: int
+    min_penalty_ms: int
+    max_penalty_ms: int
+    jitter_permille: int
+    success_rate_permille: int
+    window_ms: int
+    min_requests: int
+    def __init__(self, max_failures: _Optional[int] = ..., min_penalty_ms: _Optional[int] = ..., max_penalty_ms: _Optional[int] = ..., jitter_permille: _Optional[int] = ..., success_rate_permille: _Optional[int] = ..., window_ms: _Optional[int] = ..., min_requests: _Optional[int] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("upsert", "remove")

@@ -39,6 +39,29 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class FailureAccrual:
+    """When an endpoint is left alone: times in seconds, rates and jitter as parts of 1. 0 turns a rule off."""
+
+    max_failures: int
+    min_penalty: float
+    max_penalty: float
+    jitter: float
+    success_rate: float
+    window: float
+    min_requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Balancing:
+    """How a Service wants its endpoints treated; times in seconds, 0 where it does not say."""
+
+    failure_accrual: FailureAccrual | None = None
+    penalty: float = 0.0
+    max_retry_after: float = 0.0
+    penalizes_failures: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What stands behind an original destination, endpoints apart."""
 
@@ -46,6 +69,7 @@ class Target:
     is_opaque: bool
     authority: str
     labels: Labels
+    balancing: Balancing = Balancing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +154,30 @@ def _snapshot(found: _Fields) -> Snapshot:
         is_opaque=found.integers.get(2, 0) == _OPAQUE,
         authority=found.text(3),
         labels=_labels(found.all(4)),
+        balancing=_balancing(_parsed(found.all(6)[-1])) if found.all(6) else Balancing(),
     )
     return Snapshot(target, tuple(map(_endpoint, found.all(5))))
+
+
+def _balancing(found: _Fields) -> Balancing:
+    accrual = None
+    if found.all(1):
+        rules = _parsed(found.all(1)[-1]).integers
+        accrual = FailureAccrual(
+            max_failures=rules.get(1, 0),
+            min_penalty=rules.get(2, 0) / 1000,
+            max_penalty=rules.get(3, 0) / 1000,
+            jitter=rules.get(4, 0) / 1000,
+            success_rate=rules.get(5, 0) / 1000,
+            window=rules.get(6, 0) / 1000,
+            min_requests=rules.get(7, 0),
+        )
+    return Balancing(
+        failure_accrual=accrual,
+        penalty=found.integers.get(2, 0) / 1000,
+        max_retry_after=found.integers.get(3, 0) / 1000,
+        penalizes_failures=bool(found.integers.get(4, 0)),
+    )
 
 
 def _endpoint(data: bytes) -> Endpoint:

@@ -93,6 +93,29 @@ def test_a_snapshot_is_read(
         same(mine, theirs)
 
 
+MILLIS = st.integers(0, 10**8)
+
+
+@given(st.booleans(), MILLIS, MILLIS, MILLIS, MILLIS, st.integers(0, 1000), MILLIS, MILLIS, st.booleans())
+def test_how_endpoints_are_treated_is_read(
+    breaks: bool, failures: int, least: int, most: int, jitter: int, rate: int, window: int, requests: int, fails: bool
+) -> None:
+    rules = destination_pb2.FailureAccrual(
+        max_failures=failures, min_penalty_ms=least, max_penalty_ms=most, jitter_permille=jitter,
+        success_rate_permille=rate, window_ms=window, min_requests=requests,
+    )  # fmt: skip
+    balancing = destination_pb2.Balancing(
+        failure_accrual=rules if breaks else None, penalty_ms=least, max_retry_after_ms=most, penalizes_failures=fails
+    )
+    snapshot = destination_pb2.Snapshot(kind=destination_pb2.KIND_SERVICE, balancing=balancing)
+    ours = messages.update(destination_pb2.Update(snapshot=snapshot).SerializeToString())
+    assert isinstance(ours, messages.Snapshot)
+    accrual = messages.FailureAccrual(
+        failures, least / 1000, most / 1000, jitter / 1000, rate / 1000, window / 1000, requests
+    )
+    assert ours.target.balancing == messages.Balancing(accrual if breaks else None, least / 1000, most / 1000, fails)
+
+
 @given(st.lists(endpoints, max_size=5), st.lists(texts, max_size=5))
 def test_a_delta_is_read(places: list[destination_pb2.Endpoint], gone: list[str]) -> None:
     update = destination_pb2.Update(delta=destination_pb2.Delta(upsert=places, remove=gone))
@@ -111,7 +134,14 @@ def test_the_api_has_no_field_that_is_passed_over() -> None:
     """A field added to a .proto file must be read here, or said not to matter: this list is that statement."""
     assert numbers(destination_pb2.Endpoint.DESCRIPTOR) == {"address": 1, "identity": 2, "protocol": 3, "labels": 4}
     assert numbers(destination_pb2.Snapshot.DESCRIPTOR) == {
-        "kind": 1, "protocol": 2, "authority": 3, "labels": 4, "endpoints": 5,
+        "kind": 1, "protocol": 2, "authority": 3, "labels": 4, "endpoints": 5, "balancing": 6,
+    }  # fmt: skip
+    assert numbers(destination_pb2.Balancing.DESCRIPTOR) == {
+        "failure_accrual": 1, "penalty_ms": 2, "max_retry_after_ms": 3, "penalizes_failures": 4,
+    }  # fmt: skip
+    assert numbers(destination_pb2.FailureAccrual.DESCRIPTOR) == {
+        "max_failures": 1, "min_penalty_ms": 2, "max_penalty_ms": 3, "jitter_permille": 4, "success_rate_permille": 5,
+        "window_ms": 6, "min_requests": 7,
     }  # fmt: skip
     assert numbers(destination_pb2.Delta.DESCRIPTOR) == {"upsert": 1, "remove": 2}
     assert numbers(destination_pb2.Update.DESCRIPTOR) == {"snapshot": 1, "delta": 2}

@@ -5,6 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.destination.balancing import DEFAULT, Balancing, FailureAccrual
 from components.destination.index import EXTERNAL, EndpointView, Kind, View
 from components.destination.translate import snapshot, update
 from proxy.api import destination_pb2 as pb
@@ -22,6 +23,7 @@ VIEWS = st.builds(
     opaque=st.booleans(),
     authority=st.sampled_from(["", "web.demo.svc.cluster.local:80"]),
     labels=st.sampled_from([(), (("namespace", "demo"),)]),
+    balancing=st.sampled_from([DEFAULT, Balancing(FailureAccrual()), Balancing(penalizes_failures=True)]),
     endpoints=st.lists(ENDPOINTS, max_size=3).map(lambda found: {each.address: each for each in found}),
 )
 
@@ -46,7 +48,9 @@ class Reader:
 
     def knows(self) -> tuple[object, ...]:
         endpoints = {address: each.SerializeToString(deterministic=True) for address, each in self.endpoints.items()}
-        return self.target.kind, self.target.protocol, self.target.authority, dict(self.target.labels), endpoints
+        target = self.target
+        balancing = target.balancing.SerializeToString(deterministic=True)
+        return target.kind, target.protocol, target.authority, dict(target.labels), balancing, endpoints
 
 
 @given(st.lists(VIEWS, min_size=1, max_size=6))
