@@ -22,8 +22,7 @@ cdef enum State:
 cdef enum:
     MAX_RECORD = 16384        # plaintext of one TLS record
     RECORD_OVERHEAD = 22      # what a record of TLS 1.3 adds: header, content type, tag
-    SCRATCH_SIZE = 49152      # one read, three full records; shared by all connections of the process, so an idle one
-                              # holds no read buffer
+    SCRATCH_SIZE = 49152      # one read: three full records, into a buffer that all connections share
     FLUSH_AT = 32768          # ciphertext that leaves at once instead of at the end of the event
     HIGH_WATER = 131072       # unsent bytes beyond which whoever feeds this connection must stop reading
     LOW_WATER = 16384         # and below which it may go on

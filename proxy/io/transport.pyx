@@ -305,8 +305,8 @@ cdef class Transport(Pollable):
     # Writing
 
     cdef int write(self, const char* data, Py_ssize_t size) except -1:
-        """Queue bytes; they leave at the end of the current event, or at once when they are many, so that the peer works
-        on them while the rest is still being read. Dropped silently once writing is closed."""
+        """Queue bytes; they leave at the end of the current event, or at once when they are many, so that the peer
+        works on them while the rest is still being read. Dropped silently once writing is closed."""
         cdef ssize_t count
         cdef int written
         if self.write_closed or self.state != OPEN or size == 0:

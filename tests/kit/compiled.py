@@ -41,6 +41,6 @@ def load(source: Path, *modules: str) -> Any:
     spec = importlib.util.spec_from_file_location(source.stem, built[0])
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    shim = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(shim)
+    return shim

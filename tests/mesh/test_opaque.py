@@ -97,7 +97,13 @@ def test_what_came_before_a_reset_arrives(stream: Line) -> None:
     app = stream.accept()
     app.exactly(6)
     data = os.urandom(3_000_000)
-    with in_thread(lambda: (app.send(data), app.drained(), app.reset())):
+
+    def send() -> None:
+        app.send(data)
+        app.drained()
+        app.reset()
+
+    with in_thread(send):
         time.sleep(0.3)
         assert hashlib.sha256(caller.exactly(len(data))).digest() == hashlib.sha256(data).digest()
         with pytest.raises(ConnectionResetError):

@@ -114,8 +114,13 @@ cdef class Deadlines:
     def headers_came(self):
         self.inner.headers_came()
 
-    def moved(self):
-        self.inner.moved(self.reactor.time_ns())
+    def moved_at(self, double after):
+        """Something moved that long after the beginning."""
+        self.inner.moved(self.inner.began_ns + ns(after))
+
+    def age(self):
+        """Seconds since the beginning."""
+        return (self.reactor.time_ns() - self.inner.began_ns) / 1e9
 
     def end(self):
         self.inner.end()

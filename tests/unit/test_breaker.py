@@ -210,4 +210,5 @@ def test_a_policy_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_policies_compare_by_value() -> None:
     assert BreakerPolicy() == BreakerPolicy(7, 1.0, 60.0, 0.5)
-    assert all(a != b for a, b in itertools.combinations([BreakerPolicy(), BreakerPolicy(6), BreakerPolicy(jitter=0.0)], 2))
+    different = [BreakerPolicy(), BreakerPolicy(6), BreakerPolicy(jitter=0.0), BreakerPolicy(success_threshold=0.5)]
+    assert all(one != other for one, other in itertools.combinations(different, 2))

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Model:
             steps += 1
             behind -= self.slot
         # A slot is closed when it is over; every further whole slot that passed was empty.
-        self.moved = (self.moved + [0] * (steps - 1))[-10:] + [0]
+        self.moved = [*(self.moved + [0] * (steps - 1))[-10:], 0]
         self.began = now
 
     def deposit(self, now: float) -> None:
@@ -192,68 +193,74 @@ def test_the_last_try_is_not_cut() -> None:
         ({"response": 1.0}, 100.0, "in time"),
     ],
 )
-async def test_what_is_late(timeouts: dict[str, float], after: float, late: str) -> None:
-    reactor = Reactor(asyncio.get_running_loop())
+async def test_what_is_late(reactor: Reactor, timeouts: dict[str, float], after: float, late: str) -> None:
+    assert shim.Deadlines(reactor, Timeouts(**timeouts)).judge(after) == late
+
+
+async def until_said(deadlines: Any, *words: str) -> None:
+    """Wait until these and no others were late."""
+    for _ in range(500):
+        if len(deadlines.said) >= len(words):
+            break
+        await asyncio.sleep(0.02)
+    assert deadlines.said == list(words)
+
+
+@pytest.fixture
+async def reactor() -> AsyncIterator[Reactor]:
+    made = Reactor(asyncio.get_running_loop())
+    yield made
+    made.close()
+
+
+async def test_the_response_has_its_time_from_the_end_of_the_request_on(reactor: Reactor) -> None:
+    deadlines = shim.Deadlines(reactor, Timeouts(response=0.2))
+    await asyncio.sleep(0.3)
+    assert not deadlines.armed
+    deadlines.request_sent()
+    assert deadlines.armed
+    assert deadlines.said == []
+    await until_said(deadlines, "response")
+    assert not deadlines.armed
+
+
+def test_movement_puts_off_the_idle_limit() -> None:
+    loop = asyncio.new_event_loop()
+    reactor = Reactor(loop)
     try:
-        assert shim.Deadlines(reactor, Timeouts(**timeouts)).judge(after) == late
+        deadlines = shim.Deadlines(reactor, Timeouts(idle=1.0))
+        for moved in (0.9, 1.8, 2.7):
+            deadlines.moved_at(moved)
+            assert deadlines.judge(moved + 0.99) == "in time"
+            assert deadlines.judge(moved + 1.0) == "idle"
     finally:
         reactor.close()
+        loop.close()
 
 
-async def test_the_response_has_its_time_from_the_end_of_the_request_on() -> None:
-    reactor = Reactor(asyncio.get_running_loop())
-    try:
-        deadlines = shim.Deadlines(reactor, Timeouts(response=0.2))
-        await asyncio.sleep(0.3)
-        assert not deadlines.armed
-        deadlines.request_sent()
-        await asyncio.sleep(0.1)
-        assert deadlines.said == []
-        await asyncio.sleep(0.3)
-        assert deadlines.said == ["response"]
-    finally:
-        reactor.close()
+async def test_a_timer_that_fires_early_is_armed_again_and_silence_is_told_once(reactor: Reactor) -> None:
+    deadlines = shim.Deadlines(reactor, Timeouts(idle=0.2))
+    deadlines.moved_at(0.3)
+    await until_said(deadlines, "idle")
+    assert deadlines.age() >= 0.5
+    assert not deadlines.armed
 
 
-async def test_movement_puts_off_the_idle_limit_and_silence_meets_it_once() -> None:
-    reactor = Reactor(asyncio.get_running_loop())
-    try:
-        deadlines = shim.Deadlines(reactor, Timeouts(idle=0.2))
-        for _ in range(6):
-            await asyncio.sleep(0.08)
-            deadlines.moved()
-        assert deadlines.said == []
-        await asyncio.sleep(0.6)
-        assert deadlines.said == ["idle"]
-        assert not deadlines.armed
-    finally:
-        reactor.close()
+async def test_a_late_try_leaves_the_request_its_own_time(reactor: Reactor) -> None:
+    deadlines = shim.Deadlines(reactor, Timeouts(request=2.0))
+    deadlines.try_begins(0.05)
+    await until_said(deadlines, "headers")
+    assert deadlines.armed
+    deadlines.try_begins(0.0)
+    await until_said(deadlines, "headers", "request")
 
 
-async def test_a_late_try_leaves_the_request_its_own_time() -> None:
-    reactor = Reactor(asyncio.get_running_loop())
-    try:
-        deadlines = shim.Deadlines(reactor, Timeouts(request=0.5))
-        deadlines.try_begins(0.1)
-        await asyncio.sleep(0.3)
-        assert deadlines.said == ["headers"]
-        deadlines.try_begins(0.0)
-        await asyncio.sleep(0.5)
-        assert deadlines.said == ["headers", "request"]
-    finally:
-        reactor.close()
-
-
-async def test_a_head_in_time_and_an_end_take_the_limits_away() -> None:
-    reactor = Reactor(asyncio.get_running_loop())
-    try:
-        answered = shim.Deadlines(reactor, None)
-        answered.try_begins(0.1)
-        answered.headers_came()
-        over = shim.Deadlines(reactor, Timeouts(request=0.1))
-        over.end()
-        assert not over.armed
-        await asyncio.sleep(0.3)
-        assert answered.said == over.said == []
-    finally:
-        reactor.close()
+async def test_a_head_in_time_and_an_end_take_the_limits_away(reactor: Reactor) -> None:
+    answered = shim.Deadlines(reactor, None)
+    answered.try_begins(0.1)
+    answered.headers_came()
+    over = shim.Deadlines(reactor, Timeouts(request=0.1))
+    over.end()
+    assert not over.armed
+    await asyncio.sleep(0.3)
+    assert answered.said == over.said == []
