@@ -20,7 +20,7 @@ BUDGETS: Final = {
     "conformance": 240,
     "iac": 300,
     "policies": 60,
-    "ansible": 120,
+    "ansible": 180,
     "web": 60,
     "kube": 1200,
 }

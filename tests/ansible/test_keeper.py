@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.ansible.kit import COLLECTION, load
+from tests.ansible.kit import COLLECTION, load, may_sandbox
 from tests.kit.waiting import until
 
 KEEPER = "roles/cluster/files/keeper"
@@ -222,6 +222,27 @@ class TestBeginningAnew:
                 cgroups.remove(name)
         assert [folder for folder in cgroups.folders(name) if folder.exists()] == []
         assert not runtime.exists()
+
+
+@pytest.mark.skipif(bool(may_sandbox()), reason=may_sandbox() or "runs")
+def test_a_folder_that_another_cluster_mounts_on_stays(tmp_path: Path) -> None:
+    """Removing it would take the other's mount away, from whatever runs there."""
+    settings = settings_of(tmp_path)
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    (other / "mine").touch()
+    record.write(settings, "folders", [str(folder)])
+    script = f"mount --bind {other} {folder} && echo mounted && read line && ls {folder}"
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mounted\n"
+        mounts.remove(settings)
+        assert folder.is_dir()
+        assert process.communicate("go on\n", timeout=20)[0] == "mine\n"
+    mounts.remove(settings)
+    assert not folder.exists()
 
 
 @pytest.fixture

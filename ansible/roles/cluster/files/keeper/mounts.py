@@ -85,6 +85,19 @@ def forget_runtime_state(settings: Settings) -> None:
             shutil.rmtree(settings.binds[name], ignore_errors=True)
 
 
+def mount_points() -> set[str]:
+    """Where anything is mounted, in whichever process's mount namespace."""
+    seen: dict[str, set[str]] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            home = os.readlink(process / "ns" / "mnt")
+            if home not in seen:
+                seen[home] = {line.split()[4] for line in (process / "mountinfo").read_text().splitlines()}
+        except OSError:
+            continue
+    return set().union(*seen.values())
+
+
 def remove(settings: Settings) -> None:
     """Unmount what is seen mounted below the state folder, and remove the mount points that were made for it."""
     below = [
@@ -94,7 +107,11 @@ def remove(settings: Settings) -> None:
     ]
     for where in sorted(below, key=len, reverse=True):
         subprocess.run(["umount", "--lazy", where], check=True)
+    used = mount_points()
     for folder in sorted(record.read(settings, "folders") or [], key=len, reverse=True):
+        if folder in used:
+            # A second cluster's: with the folder its mount would go too, although it is in another namespace.
+            continue
         try:
             os.rmdir(folder)
         except FileNotFoundError:
