@@ -38,7 +38,7 @@ $(VENV)/.policies: $(VENV)/.locked policies/requirements.lock
 
 $(VENV)/.built: $(VENV)/.locked $(SOURCES)
 	@echo "setup: compiling the proxy"
-	@CFLAGS="-g0 $(CFLAGS)" $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 up: setup $(if $(CONTEXT),,cluster images) deploy proof ## a Kubernetes (unless CONTEXT= names one), the mesh, a demo, and the proof that it works
