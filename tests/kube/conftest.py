@@ -5,6 +5,7 @@ failure.
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from tests.kit import objects
 from tests.kit.cluster import MESH, Kube
 from tests.kit.waiting import until
 
+RUN_LABEL = "tulle.io/test-run"
 NewNamespace = Callable[[bool], str]
 
 
@@ -22,6 +24,23 @@ def unavailable(reason: str) -> None:
     if os.environ.get("CI") == "true" and os.geteuid() == 0:
         pytest.fail(f"end-to-end tests cannot run: {reason}", pytrace=False)
     pytest.skip(f"end-to-end test: {reason}")
+
+
+def begun(process: str) -> str:
+    """A process by its number and the moment it began: the number alone comes again."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return f"{process}-{fields[19]}"
+
+
+def remove_what_a_killed_run_left(kube: Kube) -> None:
+    """A run that was killed takes nothing down, and its load would run beside this run's for ever."""
+    for found in kube.list("v1", "Namespace", selector=RUN_LABEL):
+        run = found["metadata"]["labels"][RUN_LABEL]
+        if begun(run.partition("-")[0]) != run:
+            kube.remove_namespace(found["metadata"]["name"])
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +54,8 @@ def kube() -> Iterator[Kube]:
     except DeployError as error:
         unavailable(error.problem)
         raise AssertionError from error
+
+    remove_what_a_killed_run_left(cluster)
 
     def well() -> bool:
         findings = [finding for finding in run_checks(cluster, MESH) if finding.status == "error"]
@@ -72,7 +93,9 @@ def new_namespace(kube: Kube, removed: list[str]) -> Iterator[NewNamespace]:
     def make(meshed: bool) -> str:
         name = f"test-{'meshed' if meshed else 'plain'}-{secrets.token_hex(3)}"
         made.append(name)
-        kube.put(objects.namespace(name, meshed))
+        manifest = objects.namespace(name, meshed)
+        manifest["metadata"]["labels"][RUN_LABEL] = begun(str(os.getpid()))
+        kube.put(manifest)
         return name
 
     yield make
