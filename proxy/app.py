@@ -29,6 +29,7 @@ from proxy.outbound.accept import Outbound
 from proxy.outbound.discover import Destinations
 from proxy.settings import Settings
 from proxy.telemetry import process
+from proxy.telemetry.access_log import AccessLog
 from proxy.telemetry.exposition import Family
 from proxy.telemetry.log import Log
 from proxy.telemetry.registry import Registry
@@ -81,6 +82,8 @@ class Proxy:
         self.destinations = Destinations(reactor, contexts, settings, registry, log, self.discovery)
         self.outbound = Outbound(reactor, self.destinations, settings, registry, log, own_ports)
         self.inbound = Inbound(reactor, contexts, settings, registry, log, own_ports)
+        self.access_log = AccessLog(reactor, settings.access_log) if settings.access_log else None
+        self.inbound.access_log = self.access_log
         self.admin = AdminInbound(
             reactor,
             contexts,
@@ -128,6 +131,8 @@ class Proxy:
                 task.result()
         opening.cancel()
         await self.drain()
+        if self.access_log is not None:
+            self.access_log.flush()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -216,6 +216,10 @@ class Settings:
     log: str = setting(one_of("error", "warn", "info", "debug"), "info", "The least severe level that is logged.")
     log_format: str = setting(one_of("plain", "json"), "plain", "How a log line is written.")
 
+    access_log: str = setting(
+        one_of("", "apache", "json"), "", "How requests of others are logged on stderr; empty for not at all."
+    )
+
     inbound_listen_addr: tuple[Address, ...] = setting(
         listen_addresses, "auto", "Where redirected inbound connections arrive; auto is every address, port 4143."
     )

@@ -46,9 +46,6 @@ WITHOUT_EFFECT: Final = frozenset(
 """Linkerd's annotations that do nothing here: a pod that carries one is told so by an event, since it may count on it.
 """
 
-NOT_YET: Final = frozenset({"access-log"})
-"""Annotations that are read and checked, and that the proxy does not act on yet."""
-
 NOT_FOR_PODS: Final = frozenset({"admission-webhooks"})
 """Under the same prefix, but a label of namespaces."""
 
@@ -126,7 +123,7 @@ def _port(value: str) -> int:
 
 
 CHANGES: Final[Mapping[str, Change]] = {
-    "access-log": _nothing(lambda value: values.check_choice(value, ("", "apache", "json"))),
+    "access-log": _simple("access_log", lambda value: values.check_choice(value, ("", "apache", "json"))),
     "admin-port": _simple("admin_port", _port),
     "default-inbound-policy": _simple(
         "inbound_policy", lambda value: values.check_choice(value, labels.INBOUND_POLICIES)
@@ -192,8 +189,6 @@ def apply_annotations(
                     "instead"
                 )
             merged[name] = (place, key, annotations[key])
-            if name in NOT_YET:
-                without_effect.append(key)
     native: bool | None = None
     for name, (place, key, value) in merged.items():
         try:

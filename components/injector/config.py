@@ -93,6 +93,7 @@ class ProxySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
 
     log_level: Literal["error", "warn", "info", "debug"] = "info"
     log_format: Literal["plain", "json"] = "plain"
+    access_log: Literal["", "apache", "json"] = ""
 
     inbound_policy: Literal[
         "all-unauthenticated", "all-authenticated", "cluster-unauthenticated", "cluster-authenticated", "deny", "audit"

@@ -209,6 +209,8 @@ def proxy_env(spec: Mapping[str, Any], config: InjectorConfig, settings: ProxySe
         "SHUTDOWN_GRACE_PERIOD": _shutdown_grace(spec, settings),
         "SHUTDOWN_ENDPOINT_ENABLED": "true" if settings.admin_shutdown else "false",
     }
+    if settings.access_log:
+        plain["ACCESS_LOG"] = settings.access_log
     if settings.discovery_idle_timeout:
         plain["DISCOVERY_IDLE_TIMEOUT"] = settings.discovery_idle_timeout
     if settings.tls_unauthenticated_ports:

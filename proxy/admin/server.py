@@ -9,10 +9,11 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv6Address, ip_address
+from itertools import chain
 from json import dumps
 from typing import Final, NamedTuple
 
-from proxy.telemetry.exposition import CONTENT_TYPE, Sample, render
+from proxy.telemetry.exposition import CONTENT_TYPE, END, Sample, render
 from proxy.telemetry.log import LEVELS, Log
 
 TEXT: Final = "text/plain; charset=utf-8"
@@ -126,7 +127,7 @@ class Admin:
         headers = [("content-type", CONTENT_TYPE), ("vary", "accept-encoding")]
         if request.method == "HEAD":
             return Response(200, headers, b"")
-        chunks = render(self._families())
+        chunks: Iterator[bytes] = chain(render(self._families()), (END,))
         if _accepts_gzip(request.headers.get("accept-encoding", "")):
             headers.append(("content-encoding", "gzip"))
             chunks = _gzipped(chunks)

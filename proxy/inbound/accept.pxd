@@ -9,7 +9,9 @@ from proxy.stack.detect cimport Detected
 from proxy.stack.exchange cimport Exchange
 from proxy.stack.pool cimport Limits
 from proxy.stack.routing cimport ConnectionSet, Router
+from proxy.telemetry.access_log cimport AccessLog
 from proxy.telemetry.counters cimport RequestSeries
+from proxy.telemetry.streams cimport DetectSeries, StreamSeries
 from proxy.tls.contexts cimport TLSContexts
 
 
@@ -19,6 +21,7 @@ cdef class Inbound(Acceptor):
     cdef readonly ConnectionSet connections
     cdef readonly object settings, registry, log, server_name
     cdef Limits limits
+    cdef public AccessLog access_log
     cdef readonly dict ports          # application port -> Port
     cdef set server_names
     cdef frozenset own_addresses
@@ -37,6 +40,7 @@ cdef class Port:
     cdef Balancer balancer
     cdef readonly bint is_opaque, requires_certificate
     cdef readonly frozenset probe_paths
+    cdef DetectSeries detections
 
 
 cdef class InboundConnection(Detected):
@@ -52,6 +56,7 @@ cdef class InboundConnection(Detected):
     cdef void pass_through(self, str name)
     cdef void plaintext(self)
     cdef tuple server_labels(self)
+    cdef void detect(self)
     cdef object authorization(self)
     cdef void count_connection(self)
     cdef void forward_opaque(self, const char* data, Py_ssize_t size)
@@ -79,5 +84,7 @@ cdef class InboundRouter(Router):
     cdef InboundConnection connection
     cdef object authorization         # Authorization, or the sentence of a refusal
     cdef RequestSeries series, probe_series
+    cdef StreamSeries streams, probe_streams
     cdef RequestSeries series_for(self, str route, str authorization)
+    cdef StreamSeries streams_for(self, str route)
     cdef bint is_probe(self, Exchange exchange)

@@ -22,6 +22,7 @@ from proxy.stack.opaque cimport OpaqueConnect
 from proxy.stack.pool cimport Limits
 from proxy.stack.routing cimport ConnectionSet, Refusal, Router
 from proxy.telemetry.counters cimport RequestSeries, TCPSeries
+from proxy.telemetry.streams cimport DetectSeries, StreamSeries
 from proxy.tls.contexts cimport TLSContexts
 from proxy.wire cimport http1, sniff
 
@@ -122,9 +123,9 @@ cdef class Inbound(Acceptor):
             endpoint = Endpoint(original, None, (), "loopback")
             endpoint.count_under(
                 None,
+                # Without the target, as in Linkerd: it may be any port that somebody tries.
                 self.registry.connections.get(
-                    (("direction", "inbound"), ("peer", "dst")) + target_labels(original)
-                    + (("tls", "no_identity"), ("no_tls_reason", "loopback"))
+                    (("direction", "inbound"), ("peer", "dst"), ("tls", "no_identity"), ("no_tls_reason", "loopback"))
                 ),
             )
             port.balancer = Balancer(self.reactor, self.tls, self.limits)
@@ -252,7 +253,6 @@ cdef class InboundConnection(Detected):
     cdef void secured(self):
         """Mutual TLS stands. A Tulle peer has said in ALPN what it speaks; anyone else is listened to."""
         cdef str alpn = self.transport.alpn
-        cdef DetectHTTP detect
         if self.transport.peer_identity is not None:
             try:
                 parse_dns_name(
@@ -282,8 +282,7 @@ cdef class InboundConnection(Detected):
         elif self.port.is_opaque:
             self.forward_opaque(b"", 0)
         else:
-            detect = DetectHTTP(self.inbound.reactor, self)
-            detect.start(self.transport, self.inbound.settings.inbound_detect_timeout)
+            self.detect()
 
     cdef void redirect_to_port(self, str alpn):
         """The inbound port was dialled, with the application's port in ALPN (see proxy.stack.opaque)."""
@@ -310,7 +309,6 @@ cdef class InboundConnection(Detected):
         self.forward_opaque(b"", 0)
 
     cdef void plaintext(self):
-        cdef DetectHTTP detect
         reason = "port_skipped" if self.port.is_opaque else "no_tls_from_remote"
         self.tls_labels = (("tls", "no_identity"), ("no_tls_reason", reason))
         if self.port.address.port == INBOUND_PORT:
@@ -320,7 +318,16 @@ cdef class InboundConnection(Detected):
         if self.port.is_opaque:
             self.forward_opaque(b"", 0)
             return
-        detect = DetectHTTP(self.inbound.reactor, self)
+        self.detect()
+
+    cdef void detect(self):
+        cdef DetectHTTP detect
+        cdef Port port = self.port
+        if self.inbound.serves_http1_only:
+            port.detections = DetectSeries(())
+        elif port.detections is None or port.detections.is_dropped:
+            port.detections = <DetectSeries>self.inbound.registry.inbound_detections.get(self.server_labels())
+        detect = DetectHTTP(self.inbound.reactor, self, port.detections)
         detect.start(self.transport, self.inbound.settings.inbound_detect_timeout)
 
     # Detected
@@ -440,6 +447,10 @@ cdef class InboundRouter(Router):
             self.client_id = transport.peer_identity.encode()
         else:
             self.client_id = b""
+        if connection.inbound.access_log is not None:
+            self.access_log = connection.inbound.access_log
+            self.client = connection.peer.text
+            self.identity = transport.peer_identity
 
     cdef RequestSeries series_for(self, str route, str authorization):
         return <RequestSeries>self.connection.inbound.registry.requests.get(
@@ -449,13 +460,26 @@ cdef class InboundRouter(Router):
             + (("authz_group", ""), ("authz_kind", "default"), ("authz_name", authorization))
         )
 
+    cdef StreamSeries streams_for(self, str route):
+        return <StreamSeries>self.connection.inbound.registry.inbound_routes.get(
+            (("parent_group", ""), ("parent_kind", "default"),
+             ("parent_name", self.connection.inbound.settings.inbound_default_policy),
+             ("parent_port", str(self.connection.port.address.port)),
+             ("route_group", ""), ("route_kind", "default"), ("route_name", route))
+        )
+
     cdef Refusal route(self, Exchange exchange):
         cdef RequestSeries series
+        cdef StreamSeries streams
         if len(self.connection.port.probe_paths) and self.is_probe(exchange):
             series = self.probe_series
             if series is None or series.is_dropped:
                 series = self.probe_series = self.series_for("probe", "probe")
             exchange.counted_as = series
+            streams = self.probe_streams
+            if streams is None or streams.is_dropped:
+                streams = self.probe_streams = self.streams_for("probe")
+            exchange.routed(streams, None)
             return None
         if isinstance(self.authorization, str):
             return Refusal(403, self.authorization)
@@ -463,6 +487,10 @@ cdef class InboundRouter(Router):
         if series is None or series.is_dropped:
             series = self.series = self.series_for("default", self.authorization.name)
         exchange.counted_as = series
+        streams = self.streams
+        if streams is None or streams.is_dropped:
+            streams = self.streams = self.streams_for("default")
+        exchange.routed(streams, None)
         return None
 
     cdef bint is_probe(self, Exchange exchange):

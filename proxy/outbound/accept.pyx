@@ -84,7 +84,7 @@ cdef class OutboundConnection(Waiter):
             return
         detected = OutboundDetected()
         detected.connection = self
-        detect = DetectHTTP(self.outbound.reactor, detected)
+        detect = DetectHTTP(self.outbound.reactor, detected, destination.detections())
         detect.start(self.transport, self.outbound.settings.outbound_detect_timeout)
 
     cdef void forward_opaque(self, const char* data, Py_ssize_t size):
@@ -152,7 +152,9 @@ cdef class OutboundRouter(Router):
         self.shows_errors = not connection.outbound.settings.disable_informational_headers
 
     cdef Refusal route(self, Exchange exchange):
+        cdef Destination destination = self.connection.destination
         cdef bytes wanted
+        exchange.routed(destination.routes(), destination.backends())
         if exchange.require_id == NULL:
             return None
         wanted = exchange.require_id[:exchange.require_id_size]

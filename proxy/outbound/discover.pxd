@@ -3,6 +3,7 @@ from proxy.io.reactor cimport Reactor, Timer
 from proxy.stack.balance cimport Balancer
 from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.pool cimport Limits
+from proxy.telemetry.streams cimport DetectSeries, StreamSeries
 from proxy.tls.contexts cimport TLSContexts
 
 
@@ -21,6 +22,9 @@ cdef class Destination:
     cdef readonly bint is_known, is_opaque
     cdef readonly tuple labels        # `dst_` labels that hold for every endpoint
     cdef readonly str authority
+    cdef object references            # proxy.outbound.references.References
+    cdef StreamSeries route_series, backend_series
+    cdef DetectSeries detect_series
     cdef Destinations owner
     cdef object watch
     cdef list waiters
@@ -28,6 +32,9 @@ cdef class Destination:
     cdef public int users             # connections that go there now
     cdef long long idle_since_ns
     cdef Endpoint endpoint(self, str address, identity, tuple labels, str no_tls_reason, bint is_opaque)
+    cdef StreamSeries routes(self)
+    cdef StreamSeries backends(self)
+    cdef DetectSeries detections(self)
     cdef void wait(self, Waiter waiter)
     cdef void release(self)
     cdef void tell(self)

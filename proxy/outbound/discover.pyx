@@ -11,9 +11,11 @@ from proxy.stack.balance cimport Balancer
 from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.pool cimport Limits
 from proxy.telemetry.counters cimport RequestSeries, TCPSeries
+from proxy.telemetry.streams cimport DetectSeries, StreamSeries
 from proxy.tls.contexts cimport TLSContexts
 
 from proxy.io.address import parse_address
+from proxy.outbound.references import references
 
 # Seconds a connection waits for the first answer about its destination; then HTTP requests queue (and fail fast)
 # instead.
@@ -39,6 +41,7 @@ cdef class Destination:
         self.waiters = []
         self.labels = ()
         self.authority = ""
+        self.references = references("unknown", "", ())
         self.balancer = Balancer(owner.reactor, owner.tls, owner.limits, self.connect_failed)
         self.timer = WaitTimer()
         self.timer.destination = self
@@ -50,6 +53,10 @@ cdef class Destination:
         self.is_opaque = target.is_opaque
         self.authority = target.authority
         self.labels = tuple((f"dst_{name}", value) for name, value in target.labels)
+        named = references(target.kind, target.authority, target.labels)
+        if named != self.references:
+            self.references = named
+            self.route_series = self.backend_series = self.detect_series = None
         endpoints = []
         if target.kind == "external":
             endpoints.append(self.endpoint(self.address, None, (), "not_provided_by_service_discovery", False))
@@ -112,6 +119,23 @@ cdef class Destination:
             f"connect:{endpoint.address.text}", "cannot connect", endpoint=endpoint.address.text,
             server_id=endpoint.identity or "", error=cause, detail=str(reason),
         )
+
+    # What its streams and connections are counted as: asked for per request, because what was idle may be dropped.
+
+    cdef StreamSeries routes(self):
+        if self.route_series is None or self.route_series.is_dropped:
+            self.route_series = <StreamSeries>self.owner.registry.outbound_routes.get(self.references.route)
+        return self.route_series
+
+    cdef StreamSeries backends(self):
+        if self.backend_series is None or self.backend_series.is_dropped:
+            self.backend_series = <StreamSeries>self.owner.registry.outbound_backends.get(self.references.backend)
+        return self.backend_series
+
+    cdef DetectSeries detections(self):
+        if self.detect_series is None or self.detect_series.is_dropped:
+            self.detect_series = <DetectSeries>self.owner.registry.outbound_detections.get(self.references.parent)
+        return self.detect_series
 
     cdef void wait(self, Waiter waiter):
         """Have `waiter.discovered` called as soon as the destination is known, or after a while without an answer."""

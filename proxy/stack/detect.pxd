@@ -1,7 +1,10 @@
 # Telling HTTP from everything else, on bytes that have been read.
+from libc.stdint cimport int64_t
+
 from proxy.io.reactor cimport Reactor, Timer
 from proxy.io.transport cimport Protocol, Transport
 from proxy.stack.buffer cimport Buffer
+from proxy.telemetry.streams cimport DetectResult, DetectSeries
 from proxy.wire.sniff cimport Verdict
 
 
@@ -22,6 +25,8 @@ cdef class DetectHTTP(Protocol):
     cdef Detected then
     cdef Buffer seen
     cdef DetectTimer timer
+    cdef int64_t started_ns
+    cdef DetectSeries counted_as
     cdef void start(self, Transport transport, double timeout)
-    cdef void stop(self)
+    cdef void stop(self, DetectResult result)
     cdef void timed_out(self)

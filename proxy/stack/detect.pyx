@@ -5,6 +5,8 @@ from libc.stdint cimport int64_t
 from proxy.io.reactor cimport Reactor, Timer
 from proxy.io.transport cimport Protocol, Transport
 from proxy.stack.buffer cimport Buffer
+from proxy.telemetry cimport streams
+from proxy.telemetry.streams cimport DetectResult, DetectSeries
 from proxy.wire cimport sniff
 
 
@@ -30,8 +32,9 @@ cdef class DetectTimer(Timer):
 cdef class DetectHTTP(Protocol):
     """The protocol of a connection until its first bytes are decided on."""
 
-    def __init__(self, Reactor reactor not None, Detected then not None):
+    def __init__(self, Reactor reactor not None, Detected then not None, DetectSeries counted_as not None):
         self.reactor = reactor
+        self.counted_as = counted_as
         self.then = then
 
     cdef void start(self, Transport transport, double timeout):
@@ -39,6 +42,7 @@ cdef class DetectHTTP(Protocol):
         transport.protocol = self
         self.timer = DetectTimer()
         self.timer.detect = self
+        self.started_ns = self.reactor.now_ns
         self.reactor.arm(self.timer, <int64_t>(timeout * 1e9))
 
     cdef void data_received(self, const char* data, Py_ssize_t size):
@@ -55,13 +59,16 @@ cdef class DetectHTTP(Protocol):
                 self.seen.put(data, size)
             return
         transport = self.transport
-        self.stop()
+        self.stop(
+            streams.DETECTED_HTTP1 if verdict == sniff.IS_HTTP1
+            else streams.DETECTED_HTTP2 if verdict == sniff.IS_HTTP2 else streams.DETECTED_NOT_HTTP
+        )
         self.then.detected(transport, verdict, data, size)
 
     cdef void eof_received(self):
         cdef Buffer seen = self.seen
         cdef Transport transport = self.transport
-        self.stop()
+        self.stop(streams.DETECTED_NOT_HTTP)
         if seen is None:
             transport.close()
             self.then.detection_ended(transport, None)
@@ -70,7 +77,7 @@ cdef class DetectHTTP(Protocol):
 
     cdef void closed(self, object reason):
         cdef Transport transport = self.transport
-        self.stop()
+        self.stop(streams.DETECT_FAILED)
         self.then.detection_ended(transport, reason)
 
     cdef void crashed(self):
@@ -79,13 +86,15 @@ cdef class DetectHTTP(Protocol):
     cdef void timed_out(self):
         cdef Buffer seen = self.seen
         cdef Transport transport = self.transport
-        self.stop()
+        self.stop(streams.DETECT_TIMED_OUT)
         if seen is None:
             self.then.detection_timed_out(transport, b"", 0)
         else:
             self.then.detection_timed_out(transport, seen.data, seen.size)
 
-    cdef void stop(self):
+    cdef void stop(self, DetectResult result):
+        cdef int64_t now_ns = self.reactor.now_ns
+        self.counted_as.ended(result, now_ns - self.started_ns, now_ns)
         self.reactor.disarm(self.timer)
         self.timer.detect = None
         self.transport = None

@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t
 
 from proxy.stack.endpoint cimport Endpoint
 from proxy.telemetry.counters cimport RequestSeries
+from proxy.telemetry.tally cimport Tally
 from proxy.wire.http1 cimport Method
 
 cdef enum:
@@ -17,7 +18,7 @@ cdef class Dispatcher:
     cdef void forget(self, Exchange exchange)                              # stop waiting for an endpoint
 
 
-cdef class Exchange:
+cdef class Exchange(Tally):
     cdef Dispatcher dispatcher
     cdef Endpoint endpoint
     cdef Endpoint avoid              # failed once; tried again only if there is no other

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 from proxy.io.reactor cimport monotonic_ns
 from proxy.stack.endpoint cimport Endpoint
 from proxy.telemetry.classify cimport NOT_GRPC
+from proxy.telemetry.tally cimport Tally
 
 cdef enum:
     MAX_ATTEMPTS = 2  # one retry elsewhere, for a request that never reached an application
@@ -20,7 +21,7 @@ cdef class Dispatcher:
         pass
 
 
-cdef class Exchange:
+cdef class Exchange(Tally):
     """Base of http1_exchange and http2_exchange."""
 
     cdef void renew(self):
@@ -47,6 +48,7 @@ cdef class Exchange:
         self.is_sent = True
         self.requests = self.endpoint.requests if self.counted_as is None else self.counted_as
         self.requests.sent(now_ns)
+        self.attempt_began(now_ns)
         self.started_ns = now_ns
 
     cdef void answered(self, int status, int64_t now_ns):
@@ -72,6 +74,9 @@ cdef class Exchange:
         self.body_began(now_ns)
         if self.is_sent:
             self.requests.ended(self.status, self.grpc_status, error, now_ns)
+            self.attempt_ended(self.status, error, now_ns)
+            if self.response_started:
+                self.concluded(self.status, error, now_ns)
         self.is_sent = False
         self.endpoint = None
 
@@ -90,6 +95,7 @@ cdef class Exchange:
             self.dispatcher.forget(self)
         self.abandon()
         self.finished("cancelled", monotonic_ns())
+        self.concluded(0, "cancelled", monotonic_ns())
 
     cdef void lost(self, str error, int status, bint unprocessed):
         """The client side is gone before a response: try once elsewhere if that is safe, else answer with `status`.

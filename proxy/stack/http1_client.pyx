@@ -90,6 +90,7 @@ cdef class HTTP1Client(Upstream):
         while True:
             event = self.reader.next_event(&cursor, end, &piece, &piece_size)
             if event == http1.EVENT_DATA:
+                self.exchange.response_frame(piece_size)
                 if not self.exchange.latency_taken:
                     self.exchange.body_began(now_ns)
                 downstream.response_data(piece, piece_size)

@@ -58,6 +58,7 @@ cdef class HTTP1Exchange(Exchange):
 
     cdef void start(self, Downstream downstream):
         self.renew()
+        self.request_began(downstream.transport.reactor.now_ns)
         self.downstream = downstream
         self.upstream = None
         self.wants_upgrade = False

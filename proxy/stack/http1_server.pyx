@@ -6,6 +6,7 @@ One exchange at a time: a pipelined request waits in `backlog` until the respons
 A connection that is closed cleanly has answered everything it passed on: peers rely on that for safe retries (see
 http1_client).
 """
+from proxy.io.reactor cimport monotonic_ns
 from proxy.io.relay cimport join
 from proxy.io.transport cimport Transport
 from proxy.stack.buffer cimport Buffer
@@ -72,6 +73,7 @@ cdef class HTTP1Server(Downstream):
             if event == http1.EVENT_HEAD:
                 self.begin_request()
             elif event == http1.EVENT_DATA:
+                exchange.request_frame(piece_size)
                 if exchange.is_active:
                     if self.request_chunked:
                         exchange.request.put_number(piece_size, 16)
@@ -94,6 +96,7 @@ cdef class HTTP1Server(Downstream):
                     exchange.request.put(b"\r\n", 2)
                     self.request_ended = True
             elif event == http1.EVENT_END:
+                exchange.request_ended(self.transport.reactor.now_ns)
                 if exchange.is_active:
                     if self.request_chunked and not self.request_ended:
                         exchange.request.put(b"0\r\n\r\n", 5)
@@ -147,6 +150,8 @@ cdef class HTTP1Server(Downstream):
                 exchange.require_id = http1.head.fields[i].value
                 exchange.require_id_size = http1.head.fields[i].value_size
                 break
+        if self.router.access_log is not None:
+            exchange.line = self.router.access_log.http1_line(self.router.client, self.router.identity)
         refusal = self.router.route(exchange)
         if refusal is not None:
             self.refuse(refusal.status, refusal.error, refusal.close)
@@ -230,6 +235,8 @@ cdef class HTTP1Server(Downstream):
             out.put(b"\r\n", 2)
             self.response_flush()
             return
+        if self.exchange.line is not None:
+            self.exchange.log_http1_answer()
         has_body = not (
             self.exchange.method == http1.METHOD_HEAD or status == 204 or status == 304
             or (self.exchange.method == http1.METHOD_CONNECT and status < 300)
@@ -326,6 +333,7 @@ cdef class HTTP1Server(Downstream):
         """Answer for the application, with an empty body and, where this client may see it, the reason."""
         cdef Buffer out = self.out
         self.exchange.is_active = False
+        self.exchange.refused(status, error, monotonic_ns())
         self.router.refused(status, error)
         if self.transport is None:
             return

@@ -5,6 +5,7 @@ from proxy.io.transport cimport Transport
 from proxy.stack.buffer cimport queue_put, queue_take, queue_waiting
 from proxy.stack.http2_exchange cimport ClientSide, HTTP2Exchange
 from proxy.telemetry cimport classify
+from proxy.telemetry.streams cimport reset_reason
 from proxy.wire cimport fields, http2
 from proxy.wire cimport nghttp2 as ng
 from proxy.wire.field_block cimport FieldBlock
@@ -163,6 +164,7 @@ cdef class HTTP2Client(ClientSide):
             return 0
         if not exchange.latency_taken:
             exchange.body_began(self.reactor.now_ns)
+        exchange.response_frame(size)
         queue_put(&exchange.response_body, data, size)
         if exchange.response_waits:
             exchange.response_waits = False
@@ -192,7 +194,7 @@ cdef class HTTP2Client(ClientSide):
             elif error_code == http2.REFUSED_STREAM:
                 self.stream_failed(exchange, "refused", 503, True, error_code)
             else:
-                self.stream_failed(exchange, "reset", 0, False, error_code)
+                self.stream_failed(exchange, reset_reason(error_code), 0, False, error_code)
         if not self.is_open:
             if not self.streams:
                 self.touch()
@@ -212,6 +214,7 @@ cdef class HTTP2Client(ClientSide):
             exchange.lost(error, status, unprocessed)
             return
         exchange.finished(error, self.reactor.now_ns)
+        exchange.concluded(exchange.status, error, self.reactor.now_ns)
         exchange.is_active = False
         exchange.server.break_off(exchange, error_code)
 

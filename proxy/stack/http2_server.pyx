@@ -62,6 +62,7 @@ cdef class HTTP2Server(ServerSide):
         if exchange is None:
             exchange = HTTP2Exchange()
             exchange.renew()
+            exchange.request_began(self.reactor.now_ns)
             exchange.server = self
             exchange.server_id = stream_id
             exchange.server_open = True
@@ -107,6 +108,8 @@ cdef class HTTP2Server(ServerSide):
         cdef const char* text
         cdef int size = 0
         exchange.request_complete = end_stream
+        if end_stream:
+            exchange.request_ended(self.reactor.now_ns)
         text = head.find(b":method", 7, &size)
         exchange.method = http1.METHOD_OTHER
         if text != NULL:
@@ -130,6 +133,10 @@ cdef class HTTP2Server(ServerSide):
         exchange.path = head.find(b":path", 5, &exchange.path_size)
         if exchange.require_id_size > 0:
             exchange.require_id = self.section.find(b"l5d-require-id", 14, &exchange.require_id_size)
+        if self.router.access_log is not None:
+            exchange.line = self.router.access_log.http2_line(
+                self.router.client, self.router.identity, head
+            )
         refusal = self.router.route(exchange)
         if refusal is not None:
             self.refuse_stream(exchange, refusal.status, refusal.error)
@@ -145,6 +152,7 @@ cdef class HTTP2Server(ServerSide):
         if exchange is None or (not exchange.is_active and not exchange.client_open):
             self.handed_on(stream_id, size)
             return 0
+        exchange.request_frame(size)
         queue_put(&exchange.request_body, data, size)
         if exchange.request_body.keeps and exchange.request_body.size > MAX_REPLAY and \
                 exchange.request_body.start >= exchange.request_taken:
@@ -157,6 +165,7 @@ cdef class HTTP2Server(ServerSide):
         cdef HTTP2Exchange exchange = self.streams.get(stream_id)
         if exchange is not None:
             exchange.request_complete = True
+            exchange.request_ended(self.reactor.now_ns)
             exchange.request_ready()
         return 0
 
@@ -175,6 +184,8 @@ cdef class HTTP2Server(ServerSide):
         cdef ng.nghttp2_data_provider provider
         if self.transport is None or not exchange.server_open:
             return
+        if exchange.line is not None:
+            exchange.log_http2_answer(block)
         provider.source.ptr = <void*>exchange
         provider.read_callback = read_response
         exchange.response_sent = end_stream
@@ -214,6 +225,7 @@ cdef class HTTP2Server(ServerSide):
         cdef char number[12]
         cdef bytes reason
         exchange.is_active = False
+        exchange.refused(200 if exchange.is_grpc else status, error, self.reactor.now_ns)
         self.router.refused(status, error)
         exchange.drop_request()
         if self.transport is None or not exchange.server_open:

@@ -1,5 +1,6 @@
 # What is decided per request, and what is open.
 from proxy.stack.exchange cimport Dispatcher, Exchange
+from proxy.telemetry.access_log cimport AccessLog
 
 
 cdef class Refusal:
@@ -15,6 +16,8 @@ cdef class Router:
     cdef bytes client_id             # sent on as l5d-client-id; empty for none
     cdef bint shows_errors           # l5d-proxy-error may be seen by this client
     cdef bint strips_client_id
+    cdef AccessLog access_log        # None: no lines
+    cdef str client, identity        # who is named in them
     cdef Refusal route(self, Exchange exchange)
     cdef void refused(self, int status, str error)
     cdef void ended(self, str error)

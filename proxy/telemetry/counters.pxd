@@ -3,7 +3,8 @@ from libc.stdint cimport int64_t
 
 cdef enum:
     LATENCY_BUCKETS = 26  # Linkerd's `response_latency_ms` bounds and +Inf
-    OTHER = -1            # the status under which a series counts what is beyond MAX_OUTCOMES
+    MAX_OUTCOMES = 64     # statuses, or (status, grpc-status, error), of one series: an application may invent them
+    OTHER = -1            # the status under which a series counts what is beyond
 
 
 cdef class Series:
@@ -11,6 +12,8 @@ cdef class Series:
     cdef public int64_t touched_ns   # last change; idle series are dropped
     cdef public bint is_pinned       # held by a live endpoint: not dropped however idle
     cdef public bint is_dropped      # no longer exposed: whoever holds it must ask its table again
+    cdef readonly bint is_overflow   # stands for all label sets beyond the limit of its table
+    cdef public str text             # the labels as they are exposed, once they were
 
 
 cdef class TCPSeries(Series):
@@ -49,12 +52,20 @@ cdef class RequestSeries(Series):
     cdef Outcomes find_outcomes(self, int status, int grpc_status, str error)
 
 
+cdef class EventSeries(Series):
+    """What happens rarely: errors, refusals."""
+    cdef readonly int64_t count
+    cpdef void add(self, int64_t now_ns, int64_t amount=*)
+
+
 cdef class CounterTable:
+    """Every series of one kind, by its labels, up to a limit."""
     cdef readonly dict series        # labels -> Series
     cdef readonly object kind
+    cdef readonly int limit          # series of one direction
+    cdef readonly dict limits        # direction -> its own limit, where it has one
+    cdef dict counts                 # direction -> how many there are
+    cdef int overflows               # series that stand for others
+    cdef readonly int64_t overflowed  # times that one was given out in place of another
     cpdef Series get(self, tuple labels)
-
-
-cdef class EventCounters:
-    cdef readonly dict counts        # (family, labels) -> count; for what happens rarely (errors, refusals)
-    cpdef void add(self, str family, tuple labels, int64_t amount=*)
+    cdef Series beyond(self, tuple labels)

@@ -8,6 +8,8 @@ class Series:
     touched_ns: int
     is_pinned: bool
     is_dropped: bool
+    is_overflow: bool
+    text: str | None
     def __init__(self, labels: Labels) -> None: ...
 
 class TCPSeries(Series):
@@ -38,11 +40,15 @@ class RequestSeries(Series):
         self, status: int, *, grpc_status: int = -1, error: str | None = None, elapsed_ns: int = 0, now_ns: int = 0
     ) -> None: ...
 
+class EventSeries(Series):
+    count: int
+    def add(self, now_ns: int, amount: int = 1) -> None: ...
+
 class CounterTable:
     series: dict[Labels, Any]
-    def __init__(self, kind: type[Series]) -> None: ...
+    limit: int
+    limits: dict[str, int]
+    overflowed: int
+    def __init__(self, kind: type[Series], limit: int = 10_000) -> None: ...
     def get(self, labels: Labels) -> Series: ...
-
-class EventCounters:
-    counts: dict[tuple[str, Labels], int]
-    def add(self, family: str, labels: Labels, amount: int = 1) -> None: ...
+    def drop_idle(self, now_ns: int, retain_ns: int) -> int: ...

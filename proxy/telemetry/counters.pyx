@@ -8,7 +8,10 @@ from libc.stdint cimport int64_t
 from proxy.telemetry.classify cimport NOT_GRPC, is_failure
 
 cdef enum:
-    MAX_OUTCOMES = 64  # statuses, or (status, grpc-status, error), of one series: an application may invent them
+    MAX_OVERFLOWS = 64  # series of one table that stand for those beyond its limit
+
+# Labels whose values are few whatever a peer does: they stay when the rest is folded into `other`.
+KEPT = frozenset({"direction", "peer", "tls", "error", "result"})
 
 LATENCY_BOUNDS_MS = (
     1, 2, 3, 4, 5, 10, 20, 30, 40, 50, 100, 200, 300, 400, 500, 1000, 2000, 3000, 4000, 5000,
@@ -141,26 +144,65 @@ cdef class RequestSeries(Series):
         self.ended(status, grpc_status, error, now_ns)
 
 
-cdef class CounterTable:
-    """Every series of one kind, by its labels."""
+cdef class EventSeries(Series):
+    cpdef void add(self, int64_t now_ns, int64_t amount=1):
+        self.count += amount
+        self.touched_ns = now_ns
 
-    def __init__(self, kind):
+
+cdef class CounterTable:
+    """The series of one kind. Labels may hold what a peer chose (ports it scanned, names it asked for), so each
+    direction has a limit: beyond it a series is given out that stands for many, with `other` for what tells them
+    apart."""
+
+    def __init__(self, kind, int limit=10_000):
         self.kind = kind
+        self.limit = limit
+        self.limits = {}
         self.series = {}
+        self.counts = {}
 
     cpdef Series get(self, tuple labels):
         found = self.series.get(labels)
         if found is None:
+            side = direction(labels)
+            if self.counts.get(side, 0) >= self.limits.get(side, self.limit):
+                return self.beyond(labels)
             found = self.series[labels] = self.kind(labels)
+            self.counts[side] = self.counts.get(side, 0) + 1
         return <Series>found
 
+    cdef Series beyond(self, tuple labels):
+        cdef Series made
+        folded = tuple([(name, value if name in KEPT else "other") for name, value in labels])
+        self.overflowed += 1
+        found = self.series.get(folded)
+        if found is None and self.overflows >= MAX_OVERFLOWS:
+            folded = (("direction", "other"),)
+            found = self.series.get(folded)
+        if found is None:
+            made = found = self.series[folded] = self.kind(folded)
+            made.is_overflow = True
+            self.overflows += 1
+        return <Series>found
 
-cdef class EventCounters:
-    """Plain counters for rare events: errors, refusals, retries."""
+    def drop_idle(self, int64_t now_ns, int64_t retain_ns) -> int:
+        """Forget series that nothing touched for `retain_ns` and nobody holds; returns how many."""
+        cdef Series series
+        cdef int dropped = 0
+        for labels, item in list(self.series.items()):
+            series = <Series>item
+            if series.is_pinned or series.is_overflow or now_ns - series.touched_ns <= retain_ns:
+                continue
+            if isinstance(series, TCPSeries) and (<TCPSeries>series).open_now != 0:
+                continue
+            series.is_dropped = True
+            del self.series[labels]
+            self.counts[direction(labels)] -= 1
+            dropped += 1
+        return dropped
 
-    def __init__(self):
-        self.counts = {}
 
-    cpdef void add(self, str family, tuple labels, int64_t amount=1):
-        key = (family, labels)
-        self.counts[key] = self.counts.get(key, 0) + amount
+cdef object direction(tuple labels):
+    """What a series is counted against: scanned ports must not take the room of the endpoints that we call."""
+    return labels[0][1] if labels and labels[0][0] == "direction" else ""

@@ -30,7 +30,7 @@ class Bench:
         self.admin = Admin(
             log=self.log,
             is_ready=lambda: self.is_ready,
-            families=lambda: [Family("up", "gauge", "Up.", [((("n", str(n)),), n) for n in range(600)])],
+            families=lambda: [Family("up", "gauge", "Up.", [((("n", str(n)),), n) for n in range(1300)])],
             shutdown=self.shut_down,
             environ={"A": "1", "B": "2"},
             metrics_identities=(PROMETHEUS,),
@@ -111,7 +111,7 @@ def test_metrics_come_in_chunks_and_let_the_loop_run_between_them(bench: Bench) 
         return len(chunks), turns
 
     chunks, turns = asyncio.run(scrape())
-    assert chunks == 3
+    assert chunks == 4, "three batches of lines and the end"
     assert turns >= 2
 
 
@@ -132,7 +132,9 @@ def test_metrics_are_packed_for_who_asks(bench: Bench, accept: str, is_packed: b
     response = bench.ask("/metrics", accept_encoding=accept)
     assert (("content-encoding", "gzip") in response.headers) is is_packed
     body = content(response)
-    assert b'up{n="599"} 599\n' in (gzip.decompress(body) if is_packed else body)
+    text = gzip.decompress(body) if is_packed else body
+    assert b'up{n="599"} 599\n' in text
+    assert text.endswith(b"\n# EOF\n")
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,9 @@ def test_it_comes_in_batches_that_make_one_text() -> None:
     families = [Family("x", "counter", "Many.", [((("n", str(n)),), n) for n in range(1000)])]
     chunks = list(render(families, batch=300))
     assert len(chunks) == 4
+    lines = [Histogram((1.0, 2.0), (1, 1, 1), 3)] * 100
+    many = [Family("ms", "histogram", "Many lines.", [((("n", str(n)),), value) for n, value in enumerate(lines)])]
+    assert len(list(render(many, batch=50))) == 10, "a histogram counts as its five lines"
     assert b"".join(chunks) == b"".join(render(families, batch=10**9))
     assert len(parsed(families, 300)) == 1000
 

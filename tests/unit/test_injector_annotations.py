@@ -51,6 +51,7 @@ def test_the_pod_wins_over_its_namespace() -> None:
         ("proxy-image", "other:5000/proxy:2", "image", "other:5000/proxy:2"),
         ("proxy-inbound-connect-timeout", "100ms", "inbound_connect_timeout", "100ms"),
         ("proxy-log-format", "json", "log_format", "json"),
+        ("access-log", "apache", "access_log", "apache"),
         ("proxy-outbound-connect-timeout", "1000ms", "outbound_connect_timeout", "1000ms"),
         ("proxy-outbound-discovery-cache-unused-timeout", "5s", "discovery_idle_timeout", "5s"),
         ("proxy-uid", "3000", "uid", 3000),
@@ -122,7 +123,7 @@ def test_annotations_without_effect_are_reported() -> None:
     found = applied(dict.fromkeys(WITHOUT_EFFECT, "x") | {"no-such-thing": "x", "example.com/other": "x"})
     assert found.settings == DEFAULTS
     assert set(found.without_effect) == {labels.CONFIG_PREFIX + name for name in (*WITHOUT_EFFECT, "no-such-thing")}
-    assert applied({"access-log": "json"}).without_effect == ("config.linkerd.io/access-log",)
+    assert applied({"access-log": "json"}).without_effect == ()
     with pytest.raises(AnnotationError, match="apache, json"):
         applied({"access-log": "xml"})
 
