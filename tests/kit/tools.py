@@ -21,11 +21,9 @@ TOOLCHAIN: Final = "v0.0.1-go1.26.8"
 FOLDERS: Final = ("/usr/local/go/bin", "/usr/lib/go/bin")
 BUILD_SECONDS: Final = 1200
 PROGRAMS: Final = {
-    "h2spec": "h2spec",
-    "fortio": "fortio",
-    "interop-client": "interop-client",
+    "h2spec": "h2spec", "fortio": "fortio", "interop-client": "interop-client", "interop-named": "interop-named",
     "server": "interop-server",
-}
+}  # fmt: skip
 """What `go build` calls a program, and what it is called here."""
 
 
@@ -40,10 +38,10 @@ def cache_folder() -> Path:
 
 
 def key() -> str:
-    """Names one build: another module file, another sum or another toolchain is another folder."""
+    """Names one build: another source, another module or another toolchain is another folder."""
     digest = hashlib.sha256(TOOLCHAIN.encode())
-    for name in ("go.mod", "go.sum"):
-        digest.update((SOURCE / name).read_bytes())
+    for path in sorted(each for each in SOURCE.rglob("*") if each.is_file()):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
