@@ -83,6 +83,7 @@ class Mesh(pulumi.ComponentResource):
         # What policies look at beyond the objects: certificates that config brings. Keys are never among the inputs.
         given = {"issuerCertificate": args["trust"]["issuer_certificate"], "trustBundle": args["trust"]["bundle"]}
         super().__init__("tulle:index:Mesh", name, {key: pem for key, pem in given.items() if pem}, options)
+        self.kubernetes = provider
         child = pulumi.ResourceOptions(parent=self)
         # What is rendered belongs to whoever applies it.
         owner = [] if args["rendered"] else [StackOwner(f"{name}-owner", args["cluster"], child)]

@@ -1,0 +1,175 @@
+"""The component package: its schema, its arguments beside the config's keys, and what its components declare."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pulumi
+import pytest
+import yaml
+from pulumi.provider.experimental.component import ComponentProvider
+from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
+
+from components.forms import FORMS
+from components.package.arguments import MeshArgs
+from components.package.host import COMPONENTS, NAME
+from components.package.mesh import ELSEWHERE, Mesh, argument_of, settings_of
+from components.package.workload import MeshedWorkload, MeshedWorkloadArgs
+from components.workload import ControlWorkload
+from proxy.api import labels
+from tests.iac.kit import ROOT, Graph, arguments, run
+
+GOLDEN = ROOT / "components" / "schema.json"
+CONTEXT: MeshArgs = {"context": "some", "kubeconfig": "/state/kubeconfig"}
+
+
+def schema() -> dict[str, Any]:
+    text = ComponentProvider(COMPONENTS, NAME, None, "0.0.0").schema
+    assert text is not None
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def described(kind: str) -> dict[str, str]:
+    properties = schema()["resources"][f"tulle:index:{kind}"]["inputProperties"]
+    return {name: " ".join(each["description"].split()) for name, each in properties.items()}
+
+
+def test_the_schema_is_the_golden_one() -> None:
+    text = json.dumps(schema(), indent=2, sort_keys=True) + "\n"
+    if os.environ.get("TULLE_WRITE_GOLDEN"):
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text(), "run again with TULLE_WRITE_GOLDEN=1 and read the difference"
+
+
+def test_every_field_has_a_sentence_and_every_optional_one_its_default() -> None:
+    for name, resource in schema()["resources"].items():
+        required = set(resource.get("requiredInputs", ()))
+        for field, each in resource["inputProperties"].items():
+            text = " ".join(each.get("description", "").split())
+            assert text.endswith("."), (name, field)
+            assert field in required or "Default: " in text, (name, field)
+        for field, each in resource["properties"].items():
+            assert each["description"].strip().endswith("."), (name, field)
+
+
+def test_the_meshs_arguments_are_the_configs_keys_with_their_sentences_and_defaults() -> None:
+    declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]
+    wanted = {argument_of(key): key for key in FORMS if key not in ELSEWHERE}
+    assert set(MeshArgs.__annotations__) == {"context", "kubeconfig", *wanted}
+    texts = described("Mesh")
+    for argument, key in wanted.items():
+        camel = re.sub(r"_(\w)", lambda match: match[1].upper(), argument)
+        sentence = f"{declared[key]['description']} Default: {json.dumps(declared[key]['default'])}."
+        assert texts[camel] == sentence, key
+
+
+def test_arguments_left_out_mean_what_a_stack_left_silent_means() -> None:
+    silent = arguments("dev")
+    assert settings_of(CONTEXT) == {**silent, "trust": {**silent["trust"], "protect": True}}
+    given = settings_of({**CONTEXT, "replicas": 3, "trust_protect": False, "proxy_inbound_policy": "deny"})
+    assert (given["replicas"], given["trust"]["protect"], given["proxy"]["inbound_policy"]) == (3, False, "deny")
+    # The host hands numbers over as doubles.
+    doubles: Any = {**CONTEXT, "replicas": 3.0, "trust_anchors": [1.0]}
+    assert json.dumps(settings_of(doubles)["trust"]["anchors"]) == "[1]"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"replicas": 0}, "config key replicas is '0', but must be an integer from 1 to 9"),
+        ({"replica": 3}, "Mesh has no argument 'replica'; it has context"),
+        ({"proxy_log_level": "loud"}, "proxy.logLevel is 'loud'"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(pulumi.RunError, match=words):
+        settings_of({**CONTEXT, **wrong})  # type: ignore[typeddict-item]
+
+
+def test_the_mesh_of_the_package_is_the_mesh_of_the_stack() -> None:
+    def shape(graph: Graph) -> dict[tuple[str, str], Any]:
+        return {(each.type, each.name): each.inputs for each in graph.resources if each.type.startswith("kubernetes:")}
+
+    from components.mesh import Mesh as Composition
+
+    mine = shape(run(lambda: Mesh("tulle", {**CONTEXT, "replicas": 2})))
+    theirs = shape(run(lambda: Composition("tulle", arguments("dev", replicas="2", images_registry="localhost/tulle"))))
+    assert mine == theirs
+
+
+def workload(**more: Any) -> Graph:
+    args: MeshedWorkloadArgs = {"namespace": "shop", "image": "shop/web:1", **more}  # type: ignore[typeddict-item]
+    return run(lambda: MeshedWorkload("web", args))
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "Job"])
+def test_a_workload_has_its_proxy_its_own_account_and_its_service(kind: str) -> None:
+    graph = workload(kind=kind, port=8080, inbound_policy="all-authenticated", environment={"B": "2", "A": "1"})
+    made = graph.one(kind, "web").inputs
+    pod = made["spec"]["template"]
+    assert pod["metadata"]["annotations"] == {
+        labels.INJECT: "enabled",
+        "config.linkerd.io/default-inbound-policy": "all-authenticated",
+    }
+    assert pod["spec"]["serviceAccountName"] == graph.one("ServiceAccount", "web").inputs["metadata"]["name"]
+    (container,) = pod["spec"]["containers"]
+    assert container["env"] == [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]
+    assert container["securityContext"]["runAsUser"] == 65532
+    assert container["resources"]["limits"]["memory"]
+    service = graph.one("Service", "web").inputs["spec"]
+    assert service["ports"] == [{"name": "tcp", "port": 8080, "targetPort": 8080}]
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_a_workload_without_a_port_has_no_service_and_wrong_values_are_named() -> None:
+    assert not workload().of("Service")
+    for wrong, words in (
+        ({"kind": "DaemonSet"}, "web: kind is 'DaemonSet', but must be one of Deployment"),
+        ({"port": 70000}, "web: port is '70000', but must be an integer from 0 to 65535"),
+        ({"inbound_policy": "allow"}, "web: inbound_policy is 'allow'"),
+        ({"opaque_ports": "x"}, "web: opaque_ports is 'x'"),
+    ):
+        with pytest.raises(pulumi.RunError, match=words):
+            workload(**wrong)
+
+
+def test_the_host_serves_the_schema_to_pulumi(tmp_path: Path) -> None:
+    # As Pulumi starts it: the file by its path, from another folder.
+    command = [sys.executable, "-u", str(ROOT / "components"), "127.0.0.1:1"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    try:
+        assert process.stdout is not None
+        with grpc.insecure_channel(f"127.0.0.1:{int(process.stdout.readline())}") as channel:
+            stub = provider_pb2_grpc.ResourceProviderStub(channel)
+            served = json.loads(stub.GetSchema(provider_pb2.GetSchemaRequest()).schema)
+    finally:
+        process.kill()
+        process.communicate()
+    assert served["resources"] == schema()["resources"]
+
+
+def test_no_hosted_module_hides_its_types() -> None:
+    for component in [*COMPONENTS, ControlWorkload]:
+        module = sys.modules[component.__module__]
+        assert module.__file__ is not None
+        assert "from __future__" not in Path(module.__file__).read_text(), component
+
+
+def test_the_walk_through_of_the_readme_runs() -> None:
+    (program,) = re.findall(
+        r"(?ms)^## From a Pulumi program of yours.*?```python\n(.*?)```", (ROOT / "README.md").read_text()
+    )
+    assert len([line for line in program.splitlines() if line.strip()]) <= 10
+    digest = "sha256:" + "0" * 64
+    graph = run(lambda: exec(compile(program.replace("sha256:...", digest), "README.md", "exec"), {}))
+    assert graph.one("Deployment", "web").inputs["metadata"]["namespace"] == "shop"
+    assert graph.one("Deployment", "identity").inputs["spec"]["replicas"] == 3
+    (web,) = [each for each in graph.resources if each.name == "web-deployment"]
+    assert "::mesh-kubernetes::" in web.provider
