@@ -65,6 +65,8 @@ class TrustSettings(TypedDict):
     """PEM of a brought issuer's certificate, or empty."""
     issuer_key: str
     """PEM of a brought issuer's key, or empty; read here only to be checked, it never becomes a resource's input."""
+    issuer_secret: str
+    """Secret in the mesh namespace that somebody else keeps, or empty."""
     bundle: str
     """PEM of the anchors behind a brought issuer, or of further ones beside the stack's own; or empty."""
 
@@ -137,6 +139,8 @@ class MeshSettings(TypedDict):
     """Pods of each control-plane component."""
     meshed_namespaces: list[str]
     """Namespaces to create with injection enabled."""
+    adopted_namespaces: list[str]
+    """Namespaces that others made, to enable injection in."""
     leaf_lifetime: str
     """Life of a workload's certificate."""
     trust: TrustSettings

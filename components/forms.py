@@ -214,6 +214,7 @@ class Networks:
 
 
 _NAME: Final = Text(DNS_LABEL, LABEL)
+_SECRET: Final = Text("the name of a Secret, or empty", re.compile(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?"))
 _DNS_NAME: Final = Text("a DNS name in lower case", _DOMAIN)
 _AMOUNT: Final = Text("a quantity like 10m or 32Mi", _QUANTITY)
 _SPAN: Final = Text("a duration like 10s, 6h or 15d", _PROMETHEUS_DURATION)
@@ -227,12 +228,15 @@ FORMS: Final[Mapping[str, Form]] = {
     "meshedNamespaces": Texts(
         f"a list of namespaces, each {DNS_LABEL}, and none of default, kube-system or the mesh's own", LABEL
     ),
+    "adoptedNamespaces": Texts(
+        f"a list of namespaces, each {DNS_LABEL}, and none of kube-system, the mesh's own or meshedNamespaces", LABEL
+    ),
     "images.registry": Text("a registry and path, like registry.example/tulle", re.compile(r"\S+")),
     "images.tag": Text("an image tag", re.compile(r"\w[\w.-]{0,127}", re.ASCII)),
     "images.digests": Object(IMAGES, "digests (sha256: and 64 hexadecimal digits)", _DIGEST),
     "images.refs": Object(IMAGES, "image references", re.compile(r"\S+")),
     "images.pullPolicy": Choice(("Always", "IfNotPresent", "Never")),
-    "images.pullSecret": Text("the name of a Secret, or empty", re.compile(r"([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?")),
+    "images.pullSecret": _SECRET,
     "trust.protect": Flag(),
     "trust.anchors": Numbers(range(1, 100)),
     "trust.signer": Number(range(1, 100)),
@@ -240,6 +244,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "trust.issuerLifetime": Duration(SHORTEST_ISSUER, "a duration like 8760h, at least 10m"),
     "trust.issuerCertificate": Text("a PEM certificate, or empty"),
     "trust.issuerKey": Text("a PEM private key (ECDSA P-256, not encrypted), or empty"),
+    "trust.issuerSecret": _SECRET,
     "trust.bundle": Text("PEM certificates, or empty"),
     "identity.leafLifetime": Duration(SHORTEST_LEAF, "a duration like 24h, at least 60s"),
     "proxy.inboundPolicy": Choice(labels.INBOUND_POLICIES),

@@ -18,7 +18,7 @@ from components.deploy.errors import DeployError
 from components.deploy.resource import StackOwner
 from components.destination.resource import Destination
 from components.identity.resource import Identity
-from components.injector.resource import Injector, MeshedNamespace
+from components.injector.resource import Injector, MeshedNamespace, adopt_namespace
 from components.keeper.resource import Keeper
 from components.settings import read
 from components.telemetry.resource import Prometheus
@@ -96,7 +96,7 @@ class Mesh(pulumi.ComponentResource):
             "trust_namespace": trust_namespace,
         }
         authority = CertificateAuthority(f"{name}-authority", trust, child)
-        if not args["trust"]["issuer_certificate"]:
+        if not args["trust"]["issuer_certificate"] and not args["trust"]["issuer_secret"]:
             Keeper(f"{name}-keeper", trust, [authority], child)
         control_plane = ControlPlane(f"{name}-control-plane", args, mesh_namespace, authority, child)
         self.prometheus_url = pulumi.Output.from_input(args["telemetry"]["url"])
@@ -106,6 +106,8 @@ class Mesh(pulumi.ComponentResource):
             self.prometheus_url = prometheus.url
         for namespace in args["meshed_namespaces"]:
             MeshedNamespace(f"{name}-{namespace}", {"namespace": namespace}, owned)
+        for namespace in args["adopted_namespaces"]:
+            adopt_namespace(f"{name}-{namespace}", namespace, owned)
         if args["demo"]["enabled"]:
             Demo(f"{name}-demo", args, control_plane.injector, child)
         self.trust_bundle = authority.bundle

@@ -51,6 +51,7 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
         "images": _images(given),
         "replicas": given["replicas"],
         "meshed_namespaces": given["meshedNamespaces"],
+        "adopted_namespaces": given["adoptedNamespaces"],
         "leaf_lifetime": given["identity.leafLifetime"],
         "trust": {
             "protect": given["trust.protect"],
@@ -60,6 +61,7 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
             "issuer_lifetime": given["trust.issuerLifetime"],
             "issuer_certificate": given["trust.issuerCertificate"],
             "issuer_key": given["trust.issuerKey"],
+            "issuer_secret": given["trust.issuerSecret"],
             "bundle": given["trust.bundle"],
         },
         "proxy": _proxy(given),
@@ -110,7 +112,14 @@ def _check_agreement(settings: MeshSettings) -> None:
         if namespace in taken:
             wanted = f"namespaces other than {', '.join(sorted(taken))}"
             raise SettingsError("meshedNamespaces", namespace, wanted)
+    for namespace in settings["adopted_namespaces"]:
+        if namespace in {*(taken - {"default"}), *settings["meshed_namespaces"]}:
+            raise SettingsError("adoptedNamespaces", namespace, FORMS["adoptedNamespaces"].allowed)
     trust = settings["trust"]
+    if trust["issuer_secret"] and trust["issuer_certificate"]:
+        raise SettingsError("trust.issuerSecret", trust["issuer_secret"], "empty where trust.issuerCertificate is set")
+    if trust["issuer_secret"] and not trust["bundle"].strip():
+        raise SettingsError("trust.bundle", "", "the anchors behind trust.issuerSecret, as PEM certificates")
     if trust["signer"] not in trust["anchors"]:
         raise SettingsError("trust.signer", trust["signer"], f"one of trust.anchors ({trust['anchors']})")
     if amount(proxy["memory_limit"]) < amount(proxy["memory_request"]):

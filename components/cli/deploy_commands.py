@@ -89,13 +89,20 @@ def preview(adopt: bool, **options: Any) -> None:
 @click.command()
 @_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting.")
-def down(yes: bool, **options: Any) -> None:
-    """Delete all that the stack made, but for what is protected."""
+@click.option("--leave-injected", is_flag=True, help="Go on although pods of others still have the mesh's proxies.")
+def down(yes: bool, leave_injected: bool, **options: Any) -> None:
+    """Delete all that the stack made, but for what is protected.
+
+    Refused while pods that the stack does not own have proxies: without a control plane they could not renew their
+    certificates. Take them out of the mesh and restart them first.
+    """
 
     def act(deployment: "Deployment", display: "Display", as_json: bool) -> dict[str, Any]:
         plan = deployment.plan_down()
         if not as_json:
             display.plan(plan)
+        if not leave_injected:
+            deployment.refuse_injected()
         if not plan.quiet:
             _confirm(yes, "Delete these?")
         with display:

@@ -19,6 +19,9 @@ from components.deploy.registration import Declared, Handler
 from components.deploy.steps import Action, Reporter, Silent, Step, Tally
 from components.deploy.target import CONTEXT_KEY, KUBECONFIG_KEY
 from policies.rules.model import Violation
+from proxy.api import labels
+
+MESH_NAMESPACE_KEY = "meshNamespace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,23 @@ class Deployment:
                 for key, entry in ledger.entries.items()
             ]
         )
+
+    def refuse_injected(self) -> None:
+        """Raise while pods in namespaces that the stack does not take with it have proxies of its mesh."""
+        entries = self._ledger().entries
+        gone = {entry.name for entry in entries.values() if entry.kind == "Namespace" and entry.form == "object"}
+        mesh = self._config.values.get(f"{self._project.name}:{MESH_NAMESPACE_KEY}", "")
+        if not entries or not mesh:
+            return
+        pods = self._cluster.list("v1", "Pod", "", f"{labels.CONTROL_PLANE_NAMESPACE}={mesh}")
+        titles = (f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in pods)
+        held = sorted(title for title in titles if title.partition("/")[0] not in gone)
+        if held:
+            shown = ", ".join(held[:5]) + (f" and {len(held) - 5} more" if len(held) > 5 else "")
+            raise DeployError(
+                f"{len(held)} pods that this stack does not own are still in its mesh: {shown}",
+                "Remove the annotation linkerd.io/inject from them and restart them, or go on with --leave-injected.",
+            )
 
     def down(self) -> Result:
         """Delete all that the inventory lists but what is protected."""

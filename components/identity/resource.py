@@ -22,6 +22,7 @@ class Identity(pulumi.ComponentResource):
         mesh = args["mesh"]
         names = mesh["names"]
         port = labels.IDENTITY_PORT
+        issuer = mesh["trust"]["issuer_secret"] or labels.ISSUER_SECRET
         self.workload = ControlWorkload(
             name,
             {
@@ -61,7 +62,7 @@ class Identity(pulumi.ComponentResource):
                     },
                 ],
                 "volumes": [
-                    {"name": "issuer", "secret": {"secretName": labels.ISSUER_SECRET, "defaultMode": 0o440}},
+                    {"name": "issuer", "secret": {"secretName": issuer, "defaultMode": 0o440}},
                     {"name": "bundle", "configMap": {"name": labels.BUNDLE_CONFIG_MAP}},
                 ],
                 "mounts": [

@@ -110,6 +110,18 @@ class MeshedNamespace(pulumi.ComponentResource):
         self.register_outputs({"name": self.name})
 
 
+def adopt_namespace(name: str, namespace: str, opts: pulumi.ResourceOptions) -> k8s.core.v1.NamespacePatch:
+    """Enable injection in a namespace that somebody else made: of all its fields only these two become the stack's, and
+    are given back when it is taken down.
+    """
+    metadata: Any = {
+        "name": namespace,
+        "annotations": {labels.INJECT: "enabled"},
+        "labels": {labels.MESHED_NAMESPACE: "enabled"},
+    }
+    return k8s.core.v1.NamespacePatch(f"{name}-patch", metadata=metadata, opts=opts)
+
+
 class InjectionProbe(ResourceProvider):
     """Asks the API server, by dry run, what would become of a new pod."""
 

@@ -29,6 +29,10 @@ class MeshArgs(TypedDict):
     """
     meshed_namespaces: NotRequired[list[str]]
     """Namespaces that this stack creates with injection enabled. Default: []."""
+    adopted_namespaces: NotRequired[list[str]]
+    """Namespaces that exist already and get injection enabled; the stack owns the annotation and label alone. Default:
+    [].
+    """
     images_registry: NotRequired[str]
     """Registry and path of the images proxy, control and prometheus. Default: "localhost/tulle"."""
     images_tag: NotRequired[str]
@@ -55,6 +59,10 @@ class MeshArgs(TypedDict):
     """
     trust_issuer_lifetime: NotRequired[str]
     """Life of an issuer that the mesh makes; the keeper renews it in its last third. Default: "8760h"."""
+    trust_issuer_secret: NotRequired[str]
+    """Secret in the mesh namespace that somebody else keeps (cert-manager) and identity signs with; empty for none.
+    Default: "".
+    """
     trust_bundle: NotRequired[str]
     """PEM of the anchors behind your own issuer, or of further ones beside the anchor the stack makes. Default: ""."""
     identity_leaf_lifetime: NotRequired[str]

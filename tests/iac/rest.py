@@ -7,6 +7,7 @@ It knows no admission, no validation and no garbage collection: those are proven
 import copy
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from components.deploy import project
+from components.deploy.project import Project
 from components.deploy.refs import Target
 from proxy.api import labels
+from tests.iac.kit import ROOT
 
 Json = dict[str, Any]
 Key = tuple[str, str, str]
@@ -168,6 +172,13 @@ class RestApi:
                 yield copy.deepcopy(body)
 
 
+def unguarded(folder: Path) -> Project:
+    """This project without its policies, whose plan would double the time of every deployment."""
+    for name in ("Pulumi.yaml", "Pulumi.local.yaml", "Pulumi.prod.yaml", "__main__.py"):
+        shutil.copy(ROOT / name, folder / name)
+    return project.load(folder)
+
+
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[RestApi, Target]]:
     """A server on loopback, and a kubeconfig for it."""
@@ -246,10 +257,15 @@ def _without(live: Json, applied: Json, wanted: Json) -> Json:
     """The live object less the fields that were applied before and are no longer wanted."""
     kept: Json = {}
     for key, value in live.items():
-        if key in applied and key not in wanted and key not in ("apiVersion", "kind"):
-            continue
-        nested = isinstance(value, dict) and isinstance(applied.get(key), dict) and isinstance(wanted.get(key), dict)
-        kept[key] = _without(value, applied[key], wanted[key]) if nested else value
+        if key not in applied or key in ("apiVersion", "kind", "name", "namespace"):
+            kept[key] = value
+        elif isinstance(value, dict) and isinstance(applied[key], dict):
+            # Fields of others in the same mapping stay.
+            inner = _without(value, applied[key], wanted.get(key) or {})
+            if inner or key in wanted:
+                kept[key] = inner
+        elif key in wanted:
+            kept[key] = value
     return kept
 
 

@@ -7,24 +7,26 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from components.deploy import project
 from components.deploy.deployment import Deployment
 from components.deploy.refs import Target
 from components.deploy.steps import Action, Tally
 from components.trust import authority, objects
 from proxy.api import labels
 from tests.iac.kit import ROOT
-from tests.iac.rest import RestApi, serving
+from tests.iac.rest import RestApi, serving, unguarded
 
 NOW = datetime.datetime.now(datetime.UTC)
 
 
 def up(target: Target) -> Tally:
-    found = project.load(ROOT)
-    deployment = Deployment(found, "local", found.config("local", {}), target)
+    found = unguarded(Path(target.kubeconfig).parent)
+    deployment = Deployment(
+        found, "local", found.config("local", {"demo.enabled": "false", "prometheus.enabled": "false"}), target
+    )
     try:
         return deployment.up().tally
     finally:

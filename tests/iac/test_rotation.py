@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from components.deploy import project
 from components.deploy.deployment import Deployment
 from components.deploy.errors import DeployError
 from components.deploy.refs import Target
@@ -15,8 +14,7 @@ from components.trust import inspection, objects, reports
 from components.trust.reports import Report
 from components.trust.rotation import Trust
 from proxy.api import labels
-from tests.iac.kit import ROOT
-from tests.iac.rest import Key, RestApi, serving
+from tests.iac.rest import Key, RestApi, serving, unguarded
 
 MESH, TRUST = labels.MESH_NAMESPACE, labels.TRUST_NAMESPACE
 POD = {
@@ -34,8 +32,9 @@ class Stack:
         self.target = target
 
     def deployment(self, anchors: list[int], signer: int, **more: str) -> Deployment:
-        found = project.load(ROOT)
-        values = {"trust.anchors": json.dumps(anchors), "trust.signer": str(signer), "demo.enabled": "false"}
+        found = unguarded(Path(self.target.kubeconfig).parent)
+        values = {"trust.anchors": json.dumps(anchors), "trust.signer": str(signer)}
+        values |= {"demo.enabled": "false", "prometheus.enabled": "false"}
         config = found.config("local", {**values, **{key.replace("_", "."): value for key, value in more.items()}})
         return Deployment(found, "local", config, self.target)
 

@@ -63,6 +63,8 @@ def test_every_default_is_allowed_and_every_form_says_what_it_allows() -> None:
         ("proxy.memoryLimit", "lots", "quantity"),
         ("proxy.memoryLimit", "16Mi", "at least proxy.memoryRequest (32Mi)"),
         ("identity.leafLifetime", "30s", "at least 60s"),
+        ("adoptedNamespaces", '["tulle"]', "none of kube-system"),
+        ("trust.issuerSecret", "A b", "the name of a Secret"),
         ("trust.anchors", "[]", "different integers from 1 to 99"),
         ("trust.anchors", "[1, 1]", "different integers"),
         ("trust.anchors", "[0]", "from 1"),
@@ -90,6 +92,14 @@ def test_a_value_that_cannot_be_used_is_named(key: str, value: str, wanted: str)
     # Of a list or an object of texts the one bad item is named, of anything else the whole value.
     items = json.loads(value) if value.startswith(('["', '{"')) else [value]
     assert next(iter(items)) in text
+
+
+def test_a_kept_issuer_needs_its_bundle_and_excludes_a_brought_one() -> None:
+    with pytest.raises(DeployError, match=r"trust.bundle is '', but must be the anchors behind trust.issuerSecret"):
+        arguments("existing")
+    assert arguments("existing", trust_bundle="PEM")["trust"]["issuer_secret"] == "mesh-issuer"
+    with pytest.raises(DeployError, match=r"empty where trust.issuerCertificate is set"):
+        arguments("existing", trust_bundle="PEM", trust_issuerCertificate="PEM")
 
 
 def test_a_refused_value_does_not_fill_the_terminal() -> None:
@@ -124,7 +134,7 @@ def test_a_stack_file_is_checked_like_the_command_line(tmp_path: Path) -> None:
 
 
 def test_an_unknown_stack_names_the_known_ones() -> None:
-    with pytest.raises(DeployError, match=r"no stack 'staging'.*\n.*dev, local, prod"):
+    with pytest.raises(DeployError, match=r"no stack 'staging'.*\n.*dev, existing, local, prod"):
         project.load(ROOT).config("staging", {})
 
 
