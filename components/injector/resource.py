@@ -104,7 +104,8 @@ class MeshedNamespace(pulumi.ComponentResource):
                 "annotations": {labels.INJECT: "enabled"},
                 "labels": {labels.MESHED_NAMESPACE: "enabled", labels.PART_OF: "tulle", labels.MANAGED_BY: "tulle"},
             },
-            opts=pulumi.ResourceOptions(parent=self),
+            # A component's own depends_on does not reach its children.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts is not None else None),
         )
         self.name = namespace.metadata.apply(lambda metadata: metadata.name or args["namespace"])
         self.register_outputs({"name": self.name})

@@ -60,7 +60,10 @@ class MeshedWorkload(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MeshedWorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:MeshedWorkload", name, {}, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        # What a component waits for does not reach its children by itself, and a pod that starts before the injector is
+        # there starts outside the mesh.
+        waits = pulumi.ResourceOptions(depends_on=opts.depends_on if opts is not None else None)
+        child = pulumi.ResourceOptions.merge(pulumi.ResourceOptions(parent=self), waits)
         kind, port = _checked(name, "kind", KINDS, args.get("kind", "Deployment")), args.get("port", 0)
         port = int(_checked(name, "port", PORT, str(int(port))))
         metadata: Any = {
@@ -80,7 +83,7 @@ class MeshedWorkload(pulumi.ComponentResource):
             )
         template = {"metadata": {"labels": {"app": name}, "annotations": _annotations(name, args)}}
         template["spec"] = _pod(name, args, port)
-        after = pulumi.ResourceOptions(parent=self, depends_on=[account])
+        after = pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[account]))
         made = _workload(name, kind, args, metadata, template, after)
         self.name = made.metadata.apply(lambda found: found.name or name)
         namespace = pulumi.Output.from_input(args["namespace"])

@@ -173,3 +173,6 @@ def test_the_walk_through_of_the_readme_runs() -> None:
     assert graph.one("Deployment", "identity").inputs["spec"]["replicas"] == 3
     (web,) = [each for each in graph.resources if each.name == "web-deployment"]
     assert "::mesh-kubernetes::" in web.provider
+    # Its pods start after the injector and its webhooks, or they would start outside the mesh.
+    for needed in ("mesh-control-plane-injector-webhooks", "mesh-control-plane-injector-deployment", "web-account"):
+        assert any(urn.endswith(f"::{needed}") for urn in web.depends), needed
