@@ -4,8 +4,10 @@ No private key is an input or an output of anything here. A dynamic provider mak
 cluster itself; a brought issuer's key it takes from the stack's config when it is configured.
 """
 
+import contextlib
 import datetime
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import pulumi
@@ -29,6 +31,10 @@ from components.workload import labels_of
 from proxy.api import labels
 
 ISSUER_KEY = "trust.issuerKey"
+REPLACE = (
+    "Replace the anchor at once: deploy with -c trust.anchors=[N] -c trust.signer=N -c trust.force=true, where N is a "
+    "number not used yet; proxies then ask for new certificates by themselves."
+)
 
 
 class AnchorProvider(ResourceProvider):
@@ -41,7 +47,7 @@ class AnchorProvider(ResourceProvider):
         from components.trust import authority
         from components.trust.vault import Vault
 
-        with Vault(props) as vault:
+        with explained(), Vault(props) as vault:
             certificate = vault.ensure_anchor(
                 props["namespace"],
                 _anchor(props),
@@ -117,6 +123,10 @@ class IssuerProvider(ResourceProvider):
             vault.remove(props["namespace"], labels.ISSUER_SECRET)
 
     def _issue(self, vault: Any, props: dict[str, Any]) -> str:
+        with explained():
+            return self._issued(vault, props)
+
+    def _issued(self, vault: Any, props: dict[str, Any]) -> str:
         from components.trust.authority import KeyPair, make_issuer
 
         if props.get("brought"):
@@ -146,6 +156,19 @@ class IssuerProvider(ResourceProvider):
             "not_after": not_after(certificate),
             "fingerprint": fingerprint(certificate),
         }
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """What is wrong with a certificate, as an error with the way out."""
+    from components.deploy.errors import DeployError
+    from components.trust.authority import AuthorityError
+
+    try:
+        yield
+    except AuthorityError as error:
+        problem = str(error).rpartition(": ")[0] or str(error)
+        raise DeployError(problem, REPLACE) from None
 
 
 def _anchor(props: dict[str, Any]) -> str:
@@ -211,8 +234,6 @@ class RotationProvider(ResourceProvider):
         return DiffResult(changes=any(olds.get(key) != news.get(key) for key in ("bundle", "signer")))
 
     def _refusal(self, props: dict[str, Any]) -> str | None:
-        import contextlib
-
         from components.deploy.cluster import Cluster
         from components.deploy.refs import Target
         from components.trust import inspection

@@ -1,5 +1,6 @@
 """An anchor's rotation as ordinary deployments of the whole mesh: three steps, each of which waits for its pods."""
 
+import datetime
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from components.deploy.deployment import Deployment
 from components.deploy.errors import DeployError
 from components.deploy.refs import Target
 from components.deploy.steps import Action, Tally
-from components.trust import inspection, objects, reports
+from components.trust import authority, inspection, objects, reports
 from components.trust.reports import Report
 from components.trust.rotation import Trust
 from proxy.api import labels
@@ -126,6 +127,27 @@ def test_an_anchor_can_be_replaced_at_once_by_force(tmp_path: Path) -> None:
         assert old not in stack.trust().anchors
         assert stack.trust().signer in stack.trust().anchors
         assert [step.label for step in stack.up([2], 2).steps if step.action is not Action.SAME] == []
+
+
+@pytest.mark.timeout(200)
+def test_when_everything_has_expired_one_step_recovers_and_the_error_names_it(tmp_path: Path) -> None:
+    then = datetime.datetime.now(datetime.UTC) - authority.ANCHOR_LIFETIME * 1.1
+    anchor = authority.make_anchor("tulle", "cluster.local", then)
+    issuer = authority.make_issuer(anchor, "tulle", "cluster.local", then)
+    with serving(tmp_path) as (api, target):
+        stack = Stack(api, target)
+        api.put("secrets", objects.anchor_secret(TRUST, labels.ANCHOR_SECRET, anchor), TRUST)
+        api.put("secrets", objects.issuer_secret(MESH, issuer, anchor.certificate), MESH)
+        api.put("pods", POD, "demo")
+        with pytest.raises(DeployError) as caught:
+            stack.up([1], 1)
+        text = str(caught.value)
+        assert f"Secret {TRUST}/{labels.ANCHOR_SECRET} expired at" in text
+        assert "-c trust.anchors=[N] -c trust.signer=N -c trust.force=true" in text
+        stack.up([2], 2, trust_force="true")
+        made = objects.pair_of(api.get("secrets", labels.ISSUER_SECRET, MESH) or {})
+        bundle = (api.get("configmaps", labels.BUNDLE_CONFIG_MAP, MESH) or {})["data"][labels.BUNDLE_KEY]
+        authority.check_issuer(made, bundle, datetime.datetime.now(datetime.UTC))
 
 
 def test_only_pods_whose_proxy_runs_are_waited_for(stack: Stack, tmp_path: Path) -> None:
