@@ -10,7 +10,8 @@ import pytest
 from components.deploy import wire
 from components.trust import authority
 from proxy.api import labels
-from tests.iac.kit import Graph, Registered, mesh_graph
+from tests.iac import picture
+from tests.iac.kit import ROOT, Graph, Registered, mesh_graph
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +287,8 @@ def test_extra_meshed_namespaces_are_made() -> None:
     graph = mesh_graph("local", meshedNamespaces='["shop"]')
     made = graph.one("Namespace", "shop").inputs["metadata"]
     assert made["labels"][labels.MESHED_NAMESPACE] == "enabled"
+
+
+def test_the_picture_in_the_readme_is_of_this_graph(local: Graph) -> None:
+    assert picture.FILE.read_text() == picture.picture(local), "draw it anew: python -m tests.iac.picture"
+    assert f"({picture.FILE.relative_to(ROOT)})" in (ROOT / "README.md").read_text()
