@@ -114,7 +114,7 @@ cdef class HTTP2Client(ClientSide):
             if kind != fields.FIELD_OTHER:
                 return 0
         self.section.add(<const char*>name, name_size, <const char*>value, value_size, sensitive)
-        return 0
+        return 1 if self.section.is_absurd else 0
 
     cdef int section_ended(self, int32_t stream_id, bint end_stream) except -1:
         cdef HTTP2Exchange exchange = self.current

@@ -18,7 +18,7 @@ cdef class HTTP2Server(ServerSide):
     cdef object on_end
     cdef HTTP2Exchange current       # whose section is being received
     cdef DrainTimer drain_timer
-    cdef bint is_draining, in_trailers
+    cdef bint is_draining, in_trailers, has_two_hosts
     cdef list to_stop                # streams whose response is out before their request was in
     cdef void start(self, Transport transport)
     cdef int request_head(self, HTTP2Exchange exchange, bint end_stream) except -1

@@ -59,6 +59,7 @@ cdef class HTTP2Server(ServerSide):
     cdef int section_began(self, int32_t stream_id) except -1:
         cdef HTTP2Exchange exchange = self.streams.get(stream_id)
         self.in_trailers = exchange is not None
+        self.has_two_hosts = False
         if exchange is None:
             exchange = HTTP2Exchange()
             exchange.renew()
@@ -78,6 +79,8 @@ cdef class HTTP2Server(ServerSide):
                    bint sensitive) except -1:
         cdef FieldBlock block = self.current.trailers if self.in_trailers else self.current.head
         cdef fields.FieldKind kind
+        cdef const char* authority
+        cdef int size = 0
         if name_size > 4 and name[0] == 108 and name[1] == 53:  # l5d-
             kind = fields.classify(<const char*>name, <int>name_size)
             if kind == fields.FIELD_L5D_REQUIRE_ID and not self.in_trailers:
@@ -88,7 +91,17 @@ cdef class HTTP2Server(ServerSide):
                 kind = fields.FIELD_OTHER
             if kind != fields.FIELD_OTHER:
                 return 0
+        elif name_size == 4 and memcmp(name, b"host", 4) == 0 and not self.in_trailers:
+            authority = block.find(b":authority", 10, &size)
+            if authority != NULL:
+                # RFC 9113 section 8.3.1: Host says the same as :authority or the request is malformed.
+                if <size_t>size != value_size or not fields.same_name(authority, <const char*>value, size):
+                    self.has_two_hosts = True
+                return 0
         block.add(<const char*>name, name_size, <const char*>value, value_size, sensitive)
+        if block.is_absurd:
+            self.oversized()
+            return 1
         return 0
 
     cdef int section_ended(self, int32_t stream_id, bint end_stream) except -1:
@@ -129,6 +142,9 @@ cdef class HTTP2Server(ServerSide):
             exchange.is_grpc = size == 16 or text[16] != 45
         if head.is_too_large:
             self.refuse_stream(exchange, 431, "request header too large")
+            return 0
+        if self.has_two_hosts:
+            self.refuse_stream(exchange, 400, "host is not the authority")
             return 0
         exchange.path = head.find(b":path", 5, &exchange.path_size)
         if exchange.require_id_size > 0:

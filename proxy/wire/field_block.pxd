@@ -14,7 +14,9 @@ cdef class FieldBlock:
     cdef Entry* entries
     cdef int count, room
     cdef Py_ssize_t decoded            # as RFC 9113 section 6.5.2 counts, also what was left out
-    cdef bint is_too_large
+    cdef int offered                   # fields, also those that were left out
+    cdef bint is_too_large             # something was left out
+    cdef bint is_absurd                # so much of it that no more should be looked at
     cdef void clear(self)
     cdef int add(self, const char* name, size_t name_size, const char* value, size_t value_size,
                  bint sensitive) except -1

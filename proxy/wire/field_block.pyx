@@ -9,7 +9,7 @@ cdef enum:
     KEPT_TEXT = 4096      # a cleared block larger than this gives its memory back
     FIRST_TEXT = 512
     FIRST_ROOM = 16
-    MAX_DECODED = 16 * MAX_SECTION  # counting stops here: far enough beyond the limit to be no accident
+    ABSURD = 4            # times the limits: beyond this it is no accident
 
 
 cdef class FieldBlock:
@@ -23,7 +23,9 @@ cdef class FieldBlock:
         self.size = 0
         self.count = 0
         self.decoded = 0
+        self.offered = 0
         self.is_too_large = False
+        self.is_absurd = False
         if self.capacity > KEPT_TEXT:
             free(self.text)
             self.text = NULL
@@ -35,8 +37,10 @@ cdef class FieldBlock:
         cdef Py_ssize_t capacity
         cdef void* grown
         cdef Entry* entry
-        if self.decoded < MAX_DECODED:
-            self.decoded += name_size + value_size + 32
+        self.decoded += name_size + value_size + 32
+        self.offered += 1
+        if self.decoded > ABSURD * MAX_SECTION or self.offered > ABSURD * MAX_FIELDS:
+            self.is_absurd = True
         if self.count >= MAX_FIELDS or self.decoded > MAX_SECTION:
             self.is_too_large = True
             return 0

@@ -11,11 +11,13 @@ cdef enum:
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
     INTERNAL_ERROR = 2
+    STREAM_CLOSED = 5
     REFUSED_STREAM = 7
     CANCEL = 8
     ENHANCE_YOUR_CALM = 11
 
 cdef enum:
+    RECENT = 64
     STREAM_WINDOW = 65535        # bytes of a body held for a peer that does not take them
     MAX_FIELDS = 128             # of one section as it is handed on
     MAX_SECTION = 65536          # decoded bytes of one section, counted as in RFC 9113 section 6.5.2
@@ -35,6 +37,11 @@ cdef class Session:
     cdef readonly str abuse          # which limit the peer broke, or None
     cdef int64_t now_ns              # set by whoever feeds; the session has no clock
     cdef Allowance resets, control_frames
+    cdef bint is_server
+    cdef int32_t highest_stream      # that the peer has opened
+    cdef list skipped                # ranges of numbers below it that the peer left out
+    cdef int32_t[RECENT] own_resets  # streams we reset last, whose frames may still be on the way
+    cdef int next_own_reset
 
     cdef int open(self, bint server, int max_streams, int connection_window) except -1
     cdef int feed(self, const char* data, Py_ssize_t size) except -1
@@ -43,6 +50,8 @@ cdef class Session:
     cdef void keep(self, object error) noexcept
     cdef int calm_down(self, str abuse) except -1
     cdef bint is_over(self)
+    cdef int frame_on_closed(self, int32_t stream_id, bint is_headers) except -1
+    cdef int oversized(self) except -1
 
     # Hooks: what the peer did.
     cdef int section_began(self, int32_t stream_id) except -1

@@ -21,6 +21,14 @@ cdef double CONTROL_BURST = 1000
 cdef double CONTROL_RATE = 250
 
 
+cdef enum:
+    LIBRARY_RESET_BURST = 10000   # libnghttp2 has a limit on resets too; ours, which names its cause, comes first
+    LIBRARY_RESET_RATE = 1000
+    MAX_CONTINUATIONS = 128
+    OVERSIZED_COST = 10           # a section that unfolds beyond all measure costs as much as so many resets
+    MAX_SKIPPED = 16              # ranges of stream numbers remembered as left out
+
+
 class HTTP2Error(Exception):
     """The session cannot go on (the peer broke the protocol) or refused a call; the message is libnghttp2's."""
 
@@ -46,6 +54,7 @@ cdef class Session:
 
     def __cinit__(self):
         self.session = NULL
+        self.skipped = []
         self.resets = Allowance(RESET_BURST, RESET_RATE)
         self.control_frames = Allowance(CONTROL_BURST, CONTROL_RATE)
 
@@ -60,6 +69,7 @@ cdef class Session:
         cdef ng.nghttp2_settings_entry settings[4]
         cdef int code
         cdef int count = 0
+        self.is_server = server
         if ng.nghttp2_option_new(&option) != 0:
             raise MemoryError
         # A window is given back only when the data was handed on, or a slow reader would buffer without bound.
@@ -67,6 +77,9 @@ cdef class Session:
         ng.nghttp2_option_set_max_outbound_ack(option, MAX_OUTBOUND_ACKS)
         # Closed streams are kept by default to serve RFC 7540 priorities, which RFC 9113 dropped.
         ng.nghttp2_option_set_no_closed_streams(option, 1)
+        # It counts the pieces in which a frame's header arrives; what a section may hold is limited anyway.
+        ng.nghttp2_option_set_max_continuations(option, MAX_CONTINUATIONS)
+        ng.nghttp2_option_set_stream_reset_rate_limit(option, LIBRARY_RESET_BURST, LIBRARY_RESET_RATE)
         ng.nghttp2_option_set_max_send_header_block_length(option, 2 * MAX_SECTION)
         if server:
             code = ng.nghttp2_session_server_new2(&self.session, CALLBACKS, <void*>self, option)
@@ -144,6 +157,34 @@ cdef class Session:
             self.check(ng.nghttp2_session_terminate_session(self.session, ENHANCE_YOUR_CALM))
         return 0
 
+    cdef int oversized(self) except -1:
+        """A section is far beyond its limit: decoding it cost the peer nothing and us a lot (CVE-2026-47774)."""
+        cdef int i
+        for i in range(OVERSIZED_COST):
+            if not self.resets.spend(self.now_ns):
+                return self.calm_down("header flood")
+        return 0
+
+    cdef int frame_on_closed(self, int32_t stream_id, bint is_headers) except -1:
+        """HEADERS or DATA on a stream that is no more, which libnghttp2 would pass over in silence.
+
+        RFC 9113 section 5.1: an error, unless we have reset the stream and the peer could not know; section 5.1.1: a
+        number that was left out cannot be used later.
+        """
+        cdef int i
+        if is_headers:
+            for first, last in self.skipped:
+                if first <= stream_id <= last:
+                    return self.check(ng.nghttp2_session_terminate_session(self.session, PROTOCOL_ERROR))
+        for i in range(RECENT):
+            if self.own_resets[i] == stream_id:
+                if not self.control_frames.spend(self.now_ns):
+                    self.calm_down("control frame flood")
+                return 0
+        return self.check(
+            ng.nghttp2_submit_rst_stream(self.session, ng.NGHTTP2_FLAG_NONE, stream_id, STREAM_CLOSED)
+        )
+
     cdef int section_began(self, int32_t stream_id) except -1:
         return 0
 
@@ -172,6 +213,27 @@ cdef class Session:
 
 
 # What libnghttp2 calls. `user_data` is the Session, which is alive while its own method runs.
+
+cdef int on_begin_frame(ng.nghttp2_session* session, const ng.nghttp2_frame_hd* hd, void* user_data) noexcept:
+    cdef Session self = <Session>user_data
+    cdef int32_t stream_id = hd.stream_id
+    try:
+        if not self.is_server or not stream_id & 1 or not (
+            hd.type == ng.NGHTTP2_HEADERS or hd.type == ng.NGHTTP2_DATA
+        ):
+            return 0
+        if stream_id > self.highest_stream:
+            if hd.type == ng.NGHTTP2_HEADERS:
+                if stream_id > self.highest_stream + 2 and len(self.skipped) < MAX_SKIPPED:
+                    self.skipped.append((self.highest_stream + 1, stream_id - 1))
+                self.highest_stream = stream_id
+        elif ng.nghttp2_session_find_stream(session, stream_id) == NULL:
+            self.frame_on_closed(stream_id, hd.type == ng.NGHTTP2_HEADERS)
+    except BaseException as error:
+        self.keep(error)
+        return ng.NGHTTP2_ERR_CALLBACK_FAILURE
+    return 0
+
 
 cdef int on_begin_headers(ng.nghttp2_session* _, const ng.nghttp2_frame* frame, void* user_data) noexcept:
     cdef Session self = <Session>user_data
@@ -233,6 +295,13 @@ cdef int on_frame(ng.nghttp2_session* _, const ng.nghttp2_frame* frame, void* us
 cdef int on_frame_sent(ng.nghttp2_session* _, const ng.nghttp2_frame* frame, void* user_data) noexcept:
     cdef Session self = <Session>user_data
     try:
+        if frame.hd.type == ng.NGHTTP2_GOAWAY:
+            if frame.goaway.error_code != NO_ERROR and self.abuse is None:
+                self.abuse = "protocol error"
+            return 0
+        if frame.hd.type == ng.NGHTTP2_RST_STREAM:
+            self.own_resets[self.next_own_reset] = frame.hd.stream_id
+            self.next_own_reset = (self.next_own_reset + 1) % RECENT
         # Resets that say the peer was wrong; those that pass on what happened on the other side are not its doing.
         if frame.hd.type == ng.NGHTTP2_RST_STREAM and frame.rst_stream.error_code != NO_ERROR and \
                 frame.rst_stream.error_code < REFUSED_STREAM and frame.rst_stream.error_code != INTERNAL_ERROR and \
@@ -268,6 +337,7 @@ cdef int on_stream_close(ng.nghttp2_session* _, int32_t stream_id, uint32_t erro
 cdef ng.nghttp2_session_callbacks* CALLBACKS = NULL
 if ng.nghttp2_session_callbacks_new(&CALLBACKS) != 0:
     raise MemoryError
+ng.nghttp2_session_callbacks_set_on_begin_frame_callback(CALLBACKS, on_begin_frame)
 ng.nghttp2_session_callbacks_set_on_begin_headers_callback(CALLBACKS, on_begin_headers)
 ng.nghttp2_session_callbacks_set_on_header_callback(CALLBACKS, on_header)
 ng.nghttp2_session_callbacks_set_on_frame_recv_callback(CALLBACKS, on_frame)

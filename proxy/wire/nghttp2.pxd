@@ -107,6 +107,8 @@ cdef extern from "nghttp2/nghttp2.h":
 
     ctypedef int (*nghttp2_on_frame_recv_callback)(
         nghttp2_session *session, const nghttp2_frame *frame, void *user_data) noexcept
+    ctypedef int (*nghttp2_on_begin_frame_callback)(
+        nghttp2_session *session, const nghttp2_frame_hd *hd, void *user_data) noexcept
     ctypedef int (*nghttp2_on_header_callback)(
         nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t namelen,
         const uint8_t *value, size_t valuelen, uint8_t flags, void *user_data) noexcept
@@ -122,6 +124,8 @@ cdef extern from "nghttp2/nghttp2.h":
     void nghttp2_session_callbacks_del(nghttp2_session_callbacks *callbacks)
     void nghttp2_session_callbacks_set_on_frame_recv_callback(
         nghttp2_session_callbacks *cbs, nghttp2_on_frame_recv_callback callback)
+    void nghttp2_session_callbacks_set_on_begin_frame_callback(
+        nghttp2_session_callbacks *cbs, nghttp2_on_begin_frame_callback callback)
     void nghttp2_session_callbacks_set_on_frame_send_callback(
         nghttp2_session_callbacks *cbs, nghttp2_on_frame_recv_callback callback)
     void nghttp2_session_callbacks_set_on_header_callback(
@@ -138,6 +142,9 @@ cdef extern from "nghttp2/nghttp2.h":
     void nghttp2_option_set_no_auto_window_update(nghttp2_option *option, int val)
     void nghttp2_option_set_max_outbound_ack(nghttp2_option *option, size_t val)
     void nghttp2_option_set_max_settings(nghttp2_option *option, size_t val)
+    void nghttp2_option_set_stream_reset_rate_limit(
+        nghttp2_option *option, unsigned long long burst, unsigned long long rate)
+    void nghttp2_option_set_max_continuations(nghttp2_option *option, size_t val)
     void nghttp2_option_set_no_closed_streams(nghttp2_option *option, int val)
     void nghttp2_option_set_max_send_header_block_length(nghttp2_option *option, size_t val)
 
@@ -162,6 +169,7 @@ cdef extern from "nghttp2/nghttp2.h":
     int nghttp2_session_terminate_session(nghttp2_session *session, uint32_t error_code)
     int nghttp2_session_check_request_allowed(nghttp2_session *session)
 
+    void *nghttp2_session_find_stream(nghttp2_session *session, int32_t stream_id)
     void *nghttp2_session_get_stream_user_data(nghttp2_session *session, int32_t stream_id)
     int nghttp2_session_set_stream_user_data(nghttp2_session *session, int32_t stream_id, void *stream_user_data)
     uint32_t nghttp2_session_get_remote_settings(nghttp2_session *session, int id)
