@@ -138,9 +138,9 @@ def test_a_body_that_breaks_off_is_counted_with_its_status(line: Line, client: P
 
 
 def test_what_the_proxy_answers_itself_is_counted_by_cause(mesh: Mesh, client: Pod) -> None:
-    address = mesh.service("empty", 80, [])
+    address = mesh.service("unserved", 80, [])
     assert client.get(address).status == 504
-    where = {**PARENT, "parent_name": "empty", "parent_port": "80"}
+    where = {**PARENT, "parent_name": "unserved", "parent_port": "80"}
     failed = {**where, "http_status": "", "error": "FAIL_FAST"}
     assert client.proxy.metric("outbound_http_route_request_statuses_total", **failed) == 1
     assert not labels(client, "outbound_http_route_backend_requests_total", where) or not client.proxy.metric(

@@ -65,10 +65,20 @@ def is_known(why: str, data: bytes) -> bool:
         or "no request line received" in why
         # llhttp knows a list of methods, and wants a target to look like one of the four forms.
         or why.startswith(
-            ("Invalid method", "Invalid char in url", "Unexpected char in url", "Invalid characters in url")
+            (
+                "Invalid method",
+                "Invalid char in url",
+                "Unexpected char in url",
+                "Invalid characters in url",
+                # Whether more may follow on a connection (RFC 9112 section 9.3) is for whoever owns it: the codec says
+                # `wants_close`, and the server reads no further.
+                "Data after",
+            )
         )
         or "Expected space after method" in why
         or "Unexpected start char in url" in why
+        # So is whether a 101 was asked for: the client that did not ask refuses it.
+        or "without a pending proposal" in why
         # llhttp looks into the grammar of chunk extensions, which are dropped here.
         or "chunk extension" in why.lower()
         # h11 wants the reason phrase after a space that RFC 9112 section 4 asks for, but many leave out.
