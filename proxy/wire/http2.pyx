@@ -159,8 +159,8 @@ cdef class Session:
 
     cdef int oversized(self) except -1:
         """A section is far beyond its limit: decoding it cost the peer nothing and us a lot (CVE-2026-47774)."""
-        cdef int i
-        for i in range(OVERSIZED_COST):
+        cdef int _i
+        for _i in range(OVERSIZED_COST):
             if not self.resets.spend(self.now_ns):
                 return self.calm_down("header flood")
         return 0
