@@ -11,9 +11,9 @@ class CallerError(Exception):
 def check_caller(identity: str | None, namespace: str, mesh: Mesh) -> None:
     """Raise CallerError unless `identity` may ask as a workload of `namespace`.
 
-    `identity` is what the proxy in front of this process has seen proven (`l5d-client-id`, which no client can set);
-    None for a connection that came through no proxy, which only this pod itself can make: the inbound policy of the
-    control plane lets nobody else in without a certificate.
+    `identity` is what the proxy in front of this process has seen proven (`l5d-client-id`); None for a connection that
+    came through no proxy, as this pod's own. The proxy names the caller of every HTTP/2 request it parses. It does not
+    of a connection it carries as opaque, so this keeps workloads to themselves only as far as they speak plain HTTP/2.
     """
     if identity is None:
         return

@@ -4,7 +4,21 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove
 
 cdef enum:
+    FIRST = 512
     KEPT = 4096  # a cleared buffer larger than this is given back
+
+
+cdef char* grown(char* data, Py_ssize_t* capacity, Py_ssize_t wanted) except NULL:
+    """`data` with room for `wanted` bytes, by doubling; `capacity` is set. Raises MemoryError and leaves both alone."""
+    cdef Py_ssize_t larger = capacity[0] if capacity[0] else FIRST
+    cdef char* moved
+    while larger < wanted:
+        larger *= 2
+    moved = <char*>realloc(data, larger)
+    if moved == NULL:
+        raise MemoryError
+    capacity[0] = larger
+    return moved
 
 
 cdef class Buffer:
@@ -13,17 +27,8 @@ cdef class Buffer:
             free(self.data)
 
     cdef int put(self, const char* data, Py_ssize_t size) except -1:
-        cdef Py_ssize_t capacity
-        cdef char* grown
         if self.size + size > self.capacity:
-            capacity = self.capacity if self.capacity else 512
-            while capacity < self.size + size:
-                capacity *= 2
-            grown = <char*>realloc(self.data, capacity)
-            if grown == NULL:
-                raise MemoryError
-            self.data = grown
-            self.capacity = capacity
+            self.data = grown(self.data, &self.capacity, self.size + size)
         memcpy(self.data + self.size, data, size)
         self.size += size
         return 0
@@ -47,8 +52,6 @@ cdef class Buffer:
 # Queue: bytes go in at one end and leave at the other. A struct, because a stream has two.
 
 cdef int queue_put(Queue* queue, const char* data, Py_ssize_t size) except -1:
-    cdef Py_ssize_t capacity
-    cdef char* grown
     if queue.start > 0 and not queue.keeps:
         if queue.start == queue.size:
             queue.start = queue.size = 0
@@ -57,14 +60,7 @@ cdef int queue_put(Queue* queue, const char* data, Py_ssize_t size) except -1:
             queue.size -= queue.start
             queue.start = 0
     if queue.size + size > queue.capacity:
-        capacity = queue.capacity if queue.capacity else 512
-        while capacity < queue.size + size:
-            capacity *= 2
-        grown = <char*>realloc(queue.data, capacity)
-        if grown == NULL:
-            raise MemoryError
-        queue.data = grown
-        queue.capacity = capacity
+        queue.data = grown(queue.data, &queue.capacity, queue.size + size)
     memcpy(queue.data + queue.size, data, size)
     queue.size += size
     return 0

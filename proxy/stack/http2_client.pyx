@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from proxy.io.transport cimport Transport
 from proxy.stack.buffer cimport queue_put, queue_take, queue_waiting
+from proxy.stack.http2_connection cimport CONNECTION_WINDOW
 from proxy.stack.http2_exchange cimport ClientSide, HTTP2Exchange
 from proxy.telemetry cimport classify
 from proxy.telemetry.streams cimport reset_reason
@@ -13,9 +14,6 @@ from proxy.wire.field_block cimport FieldBlock
 from proxy.tls.contexts import ALPN_HTTP2
 
 cdef str TULLE_HTTP2 = ALPN_HTTP2
-
-cdef enum:
-    CONNECTION_WINDOW = 4194304
 
 
 cdef class SessionObserver:

@@ -8,6 +8,11 @@ from proxy.wire.field_block cimport FieldBlock
 from proxy.wire.http2 cimport Session
 
 
+cdef enum:
+    MAX_HELD = 1048576           # bytes of bodies held on one connection before its window closes
+    CONNECTION_WINDOW = 4194304  # larger than MAX_HELD: what is in flight when the window closes
+
+
 cdef class ConnectionProtocol(Protocol):
     cdef HTTP2Connection connection
 

@@ -21,8 +21,6 @@ from proxy.wire.http2 import HTTP2Error
 
 cdef enum:
     GATHERED = 65536          # bytes of frames written at once
-    MAX_HELD = 1048576        # bytes of bodies held on one connection before its window closes
-    CONNECTION_WINDOW = 4194304  # larger than MAX_HELD: what is in flight when the window closes
 
 # A peer with open streams that was silent for this long is asked for a sign of life, and given as long again.
 cdef int64_t KEEPALIVE_NS = 10_000_000_000

@@ -7,7 +7,7 @@ from proxy.io.reactor cimport Timer
 from proxy.io.transport cimport Transport
 from proxy.stack.buffer cimport queue_put, queue_take, queue_waiting
 from proxy.stack.exchange cimport MAX_REPLAY
-from proxy.stack.http2_connection cimport ConnectionProtocol
+from proxy.stack.http2_connection cimport CONNECTION_WINDOW, ConnectionProtocol
 from proxy.stack.http2_exchange cimport HTTP2Exchange, ServerSide
 from proxy.stack.routing cimport ConnectionSet, Refusal, Router
 from proxy.telemetry cimport classify
@@ -17,7 +17,6 @@ from proxy.wire.field_block cimport FieldBlock
 
 cdef enum:
     MAX_STREAMS = 250              # open at a time on one connection
-    CONNECTION_WINDOW = 4194304
 
 # Between the two GOAWAYs of a graceful end (RFC 9113 section 6.8): a client's streams that crossed the first one are
 # still served.

@@ -18,7 +18,6 @@ cdef enum:
 
 cdef enum:
     RECENT = 64
-    STREAM_WINDOW = 65535        # bytes of a body held for a peer that does not take them
     MAX_FIELDS = 128             # of one section as it is handed on
     MAX_SECTION = 65536          # decoded bytes of one section, counted as in RFC 9113 section 6.5.2
 
