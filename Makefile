@@ -70,10 +70,10 @@ iac-check: setup ## the stack alone: lint, types, layers, schema, mocks, policie
 test: setup ## everything: check, unit, wire, mesh, iac, ansible, and end to end on a real cluster as root
 	@$(BIN)/python -m tests.run
 
-bench: setup ## the proxy beside Envoy; writes build/bench.json
+bench: cluster images ## the proxy, from its image, beside Envoy; writes build/bench.json
 	@$(BIN)/python -m tests.bench
 
-soak: setup ## ten minutes (SOAK_MINUTES=) at half of saturation, endpoints churning; nothing may fail or grow
+soak: cluster images ## ten minutes (SOAK_MINUTES=) at half of saturation, endpoints churning; nothing may fail or grow
 	@$(BIN)/python -m tests.bench.soak
 
 push: setup ## push the images: make push REGISTRY=registry.example/tulle

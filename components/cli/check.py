@@ -4,6 +4,7 @@ when there are only warnings, else 1.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,6 +32,9 @@ ROTATION: Final = "Rotate the anchor: see README, Certificates."
 LEAF_EXPIRY: Final = "control_identity_cert_expiration_timestamp_seconds"
 LEAF_REFRESH: Final = "control_identity_cert_refresh_timestamp_seconds"
 TRIAL_POD: Final = "tulle-check-trial"
+PROBED_PORT: Final = 1
+"""A port at which no application listens, and which no setting leaves out of redirection."""
+PROBES_AT_ONCE: Final = 16
 MARKS: Final = {"ok": "√", "warning": "!", "error": "×"}
 WAIT_PAUSE: Final = 2.0
 
@@ -122,7 +126,7 @@ def run_checks(access: Access, mesh: str, clock: Callable[[], float] = time.time
     yield judge.webhook_configured(facts.webhooks, mesh)
     yield _trial(access, facts)
     yield judge.proxies_ready(facts.pods, mesh)
-    yield judge.pods_intercepted(facts.pods, facts.meshed_namespaces, mesh)
+    yield judge.pods_intercepted(facts.pods, facts.meshed_namespaces, mesh, _probes(access, facts.pods, mesh))
     yield from _metrics(access, facts, mesh, clock())
 
 
@@ -198,6 +202,24 @@ def _trial(access: Access, facts: Facts) -> Finding:
         return judge.webhook_serves(namespace, access.create(pod, dry_run=True), "")
     except ClusterError as error:
         return judge.webhook_serves(namespace, None, error.problem)
+
+
+def _probes(access: Access, pods: list[Json], mesh: str) -> dict[tuple[str, str], bool | None]:
+    """Have the API server connect to each running meshed pod, as anybody outside it would: what answers?"""
+
+    def probe(pod: Json) -> bool | None:
+        where = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+        try:
+            access.text(f"{where}:{PROBED_PORT}/proxy/")
+        except ClusterError as error:
+            return judge.redirected(error.problem)
+        return True
+
+    running = [pod for pod in pods if is_meshed(pod, mesh) and is_live(pod) and is_ready(pod)]
+    with ThreadPoolExecutor(PROBES_AT_ONCE) as threads:
+        found = list(threads.map(probe, running))
+    names = [(str(pod["metadata"]["namespace"]), str(pod["metadata"]["name"])) for pod in running]
+    return dict(zip(names, found, strict=True))
 
 
 def _metrics(access: Access, facts: Facts, mesh: str, now: float) -> Iterator[Finding]:

@@ -198,13 +198,30 @@ def proxies_ready(pods: Iterable[Json], mesh_namespace: str) -> Finding:
     return Finding(name, "ok", f"{len(meshed)} proxies ready")
 
 
-def pods_intercepted(pods: Iterable[Json], meshed_namespaces: Mapping[str, Json], mesh_namespace: str) -> Finding:
-    """Every meshed pod has its redirection, and every pod of a meshed namespace is meshed or was excused."""
+def redirected(answer: str) -> bool | None:
+    """What the API server's answer to a request at a port where nothing listens tells of a pod. Through redirection it
+    is the proxy that answers (or ends the connection); without it the kernel refuses. None: the API server did not try.
+    """
+    if "connection refused" in answer:
+        return False
+    return None if '"kind":"Status"' in answer and "error trying to reach service" not in answer else True
+
+
+def pods_intercepted(
+    pods: Iterable[Json],
+    meshed_namespaces: Mapping[str, Json],
+    mesh_namespace: str,
+    probes: Mapping[tuple[str, str], bool | None],
+) -> Finding:
+    """Every meshed pod has its redirection, and every pod of a meshed namespace is meshed or was excused.
+
+    `probes` says of pods by namespace and name whether a connection from outside met the proxy: see `redirected`.
+    """
     name, hint = (
         "pods-intercepted",
         "Restart it: `kubectl rollout restart` of its workload; see events on that workload.",
     )
-    broken, outside, count = [], [], 0
+    broken, outside, untried, count = [], [], 0, 0
     for pod in pods:
         # A pod that has not started has nothing to intercept; whether its proxy gets ready is another check.
         if not is_live(pod) or pod["status"].get("phase") == "Pending":
@@ -212,7 +229,9 @@ def pods_intercepted(pods: Iterable[Json], meshed_namespaces: Mapping[str, Json]
         if is_meshed(pod, mesh_namespace):
             count += 1
             ended = (init_status(pod).get("state") or {}).get("terminated") or {}
-            if ended.get("exitCode") != 0 or not proxy_status(pod):
+            probed = probes.get((pod["metadata"]["namespace"], pod["metadata"]["name"]))
+            untried += probed is None
+            if ended.get("exitCode") != 0 or not proxy_status(pod) or probed is False:
                 broken.append(_title(pod))
         elif pod["metadata"]["namespace"] in meshed_namespaces and not _excused(pod):
             outside.append(_title(pod))
@@ -220,7 +239,8 @@ def pods_intercepted(pods: Iterable[Json], meshed_namespaces: Mapping[str, Json]
         return Finding(name, "error", f"labelled as meshed, but not redirected: {some(sorted(broken))}", hint)
     if outside:
         return Finding(name, "error", f"in a meshed namespace without a proxy: {some(sorted(outside))}", hint)
-    return Finding(name, "ok", f"{count} meshed pods redirect their traffic through their proxies")
+    words = f"{count} meshed pods redirect their traffic through their proxies"
+    return Finding(name, "ok", f"{words} ({untried} by their own word: not tried from outside)" if untried else words)
 
 
 def _excused(pod: Json) -> bool:

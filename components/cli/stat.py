@@ -2,6 +2,9 @@
 
 import re
 import time
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
 
 import click
 
@@ -11,7 +14,7 @@ from components.cli.output import output_option, parse_seconds, percent, print_j
 from components.cli.prometheus import Prometheus
 from components.cli.queries import KINDS, Row, rows_of, stat_queries, vectors_by_key
 from components.cli.target import find_target
-from components.cli.workloads import names_of_kind
+from components.cli.workloads import is_live, is_meshed, names_of_kind
 from proxy.api import labels
 
 HEADINGS = (
@@ -33,11 +36,14 @@ HEADINGS = (
 WAIT_PAUSE = 2.0
 
 
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+Json = dict[str, Any]
+
+
 def collect(
-    access: Access, prometheus: Prometheus, mesh: str, kind: str, namespace: str | None, window: str
+    pods: list[Json], prometheus: Prometheus, mesh: str, kind: str, namespace: str | None, window: str
 ) -> list[Row]:
     """Every row of a kind: which workloads there are from Kubernetes, their figures from Prometheus."""
-    pods = access.list("v1", "Pod", namespace or "", f"{labels.CONTROL_PLANE_NAMESPACE}={mesh}")
     workloads = list(names_of_kind(pods, kind, mesh))
     if not workloads:
         return []
@@ -75,7 +81,7 @@ def check_window(_: click.Context, __: click.Parameter, value: str) -> str:
     default="0s",
     callback=parse_seconds,
     metavar="TIME",
-    help="Wait for figures of a whole window with traffic.",
+    help="Wait until a whole window shows traffic, all of it successful and over mTLS; exit code 1 if it does not.",
 )
 @output_option
 @mesh_options
@@ -91,7 +97,8 @@ def stat(
 ) -> None:
     """Success rate, requests/s, latency and mTLS share per workload.
 
-    RESOURCE is a kind (deploy, sts, ds, job, pod), or kind/name.
+    RESOURCE is a kind (deploy, sts, ds, job, pod), or kind/name. Exit code 1 when there is no such workload, and with
+    --wait when what was waited for did not come.
     """
     kind, wanted = parse_resource(resource, name)
     access = Access(find_target(options.kubeconfig, options.context))
@@ -99,9 +106,11 @@ def stat(
     scope = None if all_namespaces else namespace
     deadline = time.monotonic() + wait
     while True:
-        rows = collect(access, prometheus, options.mesh_namespace, kind, scope, window)
+        pods = access.list("v1", "Pod", scope or "", f"{labels.CONTROL_PLANE_NAMESPACE}={options.mesh_namespace}")
+        rows = collect(pods, prometheus, options.mesh_namespace, kind, scope, window)
         rows = [row for row in rows if wanted in (None, row.name)]
-        if is_settled(rows) or time.monotonic() >= deadline:
+        missing = unsettled(rows, youngest(pods, options.mesh_namespace, time.time()), seconds_of(window))
+        if not missing or time.monotonic() >= deadline:
             break
         time.sleep(WAIT_PAUSE)
     if output == "json":
@@ -112,11 +121,42 @@ def stat(
         what = f"{kind} {wanted}" if wanted else f"{kind} with a meshed pod"
         raise click.ClickException(f"no {what} in {'any namespace' if all_namespaces else f'namespace {namespace}'}")
 
+    if wait and missing:
+        raise click.ClickException(f"not within {wait:g} s: {missing}")
 
-def is_settled(rows: list[Row]) -> bool:
-    """Whether there is traffic, and what a start leaves behind (a failure, an unknown latency) is out of the window."""
+
+def seconds_of(window: str) -> int:
+    """The length of a window such as 1m."""
+    return int(window[:-1]) * SECONDS[window[-1]]
+
+
+def youngest(pods: Iterable[Json], mesh: str, now: float) -> float:
+    """Seconds since the last of the meshed pods was made; infinite without one."""
+    made = [
+        datetime.fromisoformat(str(pod["metadata"]["creationTimestamp"]).replace("Z", "+00:00")).timestamp()
+        for pod in pods
+        if is_meshed(pod, mesh) and is_live(pod)
+    ]
+    return now - max(made) if made else float("inf")
+
+
+def unsettled(rows: list[Row], age: float, window: float) -> str:
+    """What keeps the figures from being those of a mesh that is well, or nothing: traffic for a whole window of the
+    youngest pod's life, every answer good, everything from meshed clients over mTLS.
+    """
     busy = [row for row in rows if row.rps > 0]
-    return bool(busy) and all(row.success_rate == 1 and row.latency_ms_p99 is not None for row in busy)
+    if not busy:
+        return "no workload has answered a request"
+    for row in busy:
+        if row.success_rate != 1 or row.latency_ms_p99 is None:
+            return f"{row.namespace}/{row.name} answered {percent(row.success_rate)} of its requests well"
+        if row.mtls_share not in (None, 1):
+            return f"{row.namespace}/{row.name} had {percent(row.mtls_share)} of its meshed clients' requests over mTLS"
+    if all(row.mtls_share is None for row in busy):
+        return "no meshed client has been seen"
+    if age < window:
+        return f"the youngest pod is {age:.0f} s old, and the window {window:g} s long"
+    return ""
 
 
 def table_row(row: Row) -> tuple[object, ...]:

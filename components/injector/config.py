@@ -5,7 +5,7 @@ Only shapes, defaults and their checks belong here; what an annotation may chang
 is in `patch`.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -161,11 +161,6 @@ def encode_config(config: InjectorConfig) -> bytes:
     """Write a configuration so that equal configurations give equal bytes."""
     check_config(config)
     return msgspec.json.format(msgspec.json.encode(config, order="sorted"), indent=2)
-
-
-def config_from(raw: dict[str, Any]) -> InjectorConfig:
-    """Build a configuration from plain values (camelCase keys), as the stack has them; raises ConfigError."""
-    return decode_config(msgspec.json.encode(raw))
 
 
 def check_config(config: InjectorConfig) -> None:

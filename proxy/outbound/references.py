@@ -14,7 +14,6 @@ ROUTE: Final[Labels] = (
     ("route_name", "http"),
 )
 """The route that every destination has."""
-OPAQUE_ROUTE: Final[Labels] = (*ROUTE[:3], ("route_name", "opaq"))
 
 
 class References(NamedTuple):

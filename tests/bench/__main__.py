@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tests.bench import measure
 from tests.bench.bars import verdicts
-from tests.bench.root import runtime
+from tests.bench.root import IMAGES, runtime
 from tests.bench.scenarios import DIRECT, SCENARIOS, Figures, UnfitError
 from tests.bench.sides import Envoy, Side, direct, envoy, tulle
 from tests.kit.sidecar import ROOT
@@ -24,7 +24,7 @@ VOID_P99_MS: Final = 1.0
 WARM_UP_SECONDS: Final = 2.0
 
 
-def missing() -> list[str]:
+def missing(from_tree: bool) -> list[str]:
     """What has to be there first."""
     programs = ("wrk", "h2load", "curl", "nginx", "taskset", "ip", "nsenter", "setpriv")
     found = [name for name in programs if not shutil.which(name)]
@@ -32,6 +32,8 @@ def missing() -> list[str]:
         found.append("root (network namespaces)")
     if (os.cpu_count() or 1) < 2:
         found.append("a second core")
+    if not from_tree and not IMAGES.exists():
+        found.append("the images (`make images`; --tree measures the working tree instead)")
     return found
 
 
@@ -96,7 +98,7 @@ def main() -> int:
     parser.add_argument("--only", choices=("tulle", "envoy"), default=None, help="one side, for profiling")
     parser.add_argument("--tree", action="store_true", help="run the proxy from the working tree, not from the image")
     options = parser.parse_args()
-    if lacking := missing():
+    if lacking := missing(options.tree):
         print(f"bench needs {', '.join(lacking)}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, end)

@@ -35,6 +35,7 @@ BARS: Final = (
     # Each request is seen as one.
     *(Bar(scenario, "counted", 0.99, is_least=True, is_own=True) for scenario in ("h2-100b", "grpc-unary")),
     *(Bar(s, figure, 0.6) for s in ("open-loop-200", "open-loop-1000") for figure in ("p50_ms", "p99_ms")),
+    Bar("http1-100b", "rss_mb", 0.6),
     Bar("idle-1000", "rss_mb_empty", 0.45),
     Bar("idle-1000", "rss_mb", 0.5),
     # Both hops hold a plain and a TLS connection: 20 kB and 60 kB each.

@@ -48,12 +48,16 @@ def state_folder() -> Path:
 
 @contextmanager
 def runtime(from_tree: bool = False) -> Iterator[Runtime]:
-    """The root of the built proxy image, or, said loudly, the working tree."""
+    """The root of the built proxy image; the working tree only where that was asked for. Raises RuntimeError."""
     socket = state_folder() / "run" / "containerd" / "containerd.sock"
-    problem = "no image is built (make images)"
+    problem = "no image is built: run `make images`"
     if from_tree:
-        problem = "--tree was given"
-    elif IMAGES.exists() and socket.exists():
+        print(
+            "NOT FROM THE IMAGE: --tree was given. The proxy runs from the working tree.", file=sys.stderr, flush=True
+        )
+        yield Runtime("working tree", None)
+        return
+    if IMAGES.exists() and socket.exists():
         reference = json.loads(IMAGES.read_text())["proxy"]
         ctr = ["ctr", "--address", str(socket), "--namespace", "k8s.io", "images"]
         target = Path(tempfile.mkdtemp(prefix="tulle-root-"))
@@ -69,5 +73,4 @@ def runtime(from_tree: bool = False) -> Iterator[Runtime]:
             return
         target.rmdir()
         problem = done.stderr.strip()
-    print(f"NOT FROM THE IMAGE: {problem}. The proxy runs from the working tree.", file=sys.stderr, flush=True)
-    yield Runtime("working tree", None)
+    raise RuntimeError(f"the image's root cannot be mounted: {problem}, or measure the working tree with --tree")

@@ -163,7 +163,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=float(os.environ.get("SOAK_MINUTES") or 10))
     parser.add_argument("--tree", action="store_true", help="run the proxies from the working tree, not from the image")
     options = parser.parse_args()
-    if lacking := missing():
+    if lacking := missing(options.tree):
         print(f"soak needs {', '.join(lacking)}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, end)

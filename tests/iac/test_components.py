@@ -202,13 +202,17 @@ def test_local_has_one_of_each_and_protects_nothing(local: Graph) -> None:
             assert each.inputs["spec"]["replicas"] == 1
 
 
-def test_the_demo_is_the_one_the_issue_asks_for(local: Graph) -> None:
+def test_the_demo_has_two_meshed_tiers_a_tcp_pair_and_a_client_outside(local: Graph) -> None:
     replicas = {
         each.inputs["metadata"]["name"]: each.inputs["spec"]["replicas"]
         for each in local.of("Deployment")
         if each.inputs["metadata"]["namespace"] == "demo"
     }
     assert replicas == {"api": 3, "web": 2, "traffic": 1, "tcp-server": 1, "tcp-client": 1}
+    for each in local.of("Deployment"):
+        if each.inputs["metadata"]["namespace"].startswith("demo"):
+            (container,) = each.inputs["spec"]["template"]["spec"]["containers"]
+            assert "lifecycle" not in container, "no sleep before a stop hides what the proxy has to do"
     assert not mesh_graph("dev").of("InjectionReady")
 
 

@@ -1,7 +1,8 @@
 """Zero failed requests, counted by a client without retries, while what carries them is taken away and put back.
 
-The load is 200 requests/s in an open loop over keep-alive connections and 100 new connections/s, through
-traffic -> web (2 pods) -> api (3 pods), so that every request passes four proxies.
+The load is at least 200 requests/s in an open loop over keep-alive connections and 100 new connections/s, through
+traffic -> web (2 pods) -> api (3 pods), so that every request passes four proxies. A test whose client did not keep
+that up has failed, however good its answers: it proved something else.
 """
 
 import json
@@ -15,13 +16,22 @@ import pytest
 from components.cli import exposition
 from components.cli.prometheus import is_ready
 from components.deploy.refs import Ref
+from proxy.api import labels
 from tests.kit.apps import Apps, Client, since
 from tests.kit.cluster import MESH, Kube, kill_proxy
 from tests.kit.waiting import slowness, until
 
 RATE: Final = 200
 NEW: Final = 100
-CONTROL_PLANE: Final = ("injector", "destination", "identity")
+SPARE: Final = 1.15
+"""More is sent than has to be, so that a client that was late for a moment still keeps its rates."""
+CONTROL_PLANE: Final = (
+    *((MESH, name) for name in ("injector", "destination", "identity", "prometheus")),
+    (labels.TRUST_NAMESPACE, "trust"),
+)
+"""Namespace and name of every Deployment of the mesh."""
+IN_FLIGHT_UNSEEN: Final = 5
+"""The client's count is read before and after the kill; so many may be in flight between the two at these rates."""
 REFRESHES: Final = "control_identity_cert_refreshes_total"
 
 Json = dict[str, Any]
@@ -38,7 +48,7 @@ class Load:
         apps.serve("web", namespace, replicas=2, env={"UPSTREAM": f"http://api.{namespace}:8080/"}, wait=False)
         kube.ready_pods(namespace, "api", 3)
         kube.ready_pods(namespace, "web", 2)
-        self.client: Client = apps.client(namespace, f"http://web.{namespace}:8080/", RATE, NEW)
+        self.client: Client = apps.client(namespace, f"http://web.{namespace}:8080/", RATE * SPARE, NEW * SPARE)
         self.client.wait_for(ok=1000)
 
     def mark(self) -> Json:
@@ -53,9 +63,8 @@ class Load:
         """No failure since the mark, and the client really kept up its rates."""
         seen = self.seen_since(mark)
         assert seen["failed"] == 0, f"{seen}\n{self.errors()}"
-        kept = 0.9 * seconds / slowness()
-        assert seen["sent"] >= (RATE + NEW) * kept, seen
-        assert seen["new_connections"] >= NEW * kept, seen
+        assert seen["sent"] - seen["new_connections"] >= RATE * seconds, f"unfit: the client was late: {seen}"
+        assert seen["new_connections"] >= NEW * seconds, f"unfit: the client was late: {seen}"
         return seen
 
     def answered_by(self) -> set[str]:
@@ -78,28 +87,30 @@ def load(kube: Kube, image: str, meshed: str) -> Load:
 
 
 @pytest.fixture
-def control_plane(kube: Kube) -> Iterator[dict[str, int]]:
+def control_plane(kube: Kube) -> Iterator[dict[tuple[str, str], int]]:
     """The control plane's replicas, put back as they were whatever the test did."""
     before = {}
-    for name in CONTROL_PLANE:
-        found = kube.get(Ref("apps/v1", "Deployment", MESH, name))
+    for namespace, name in CONTROL_PLANE:
+        found = kube.get(Ref("apps/v1", "Deployment", namespace, name))
         assert found is not None
-        before[name] = found["spec"]["replicas"]
+        before[namespace, name] = found["spec"]["replicas"]
     yield before
-    for name, replicas in before.items():
-        kube.scale(MESH, name, replicas)
-    for name in before:
-        kube.rolled_out(MESH, name)
+    for (namespace, name), replicas in before.items():
+        kube.scale(namespace, name, replicas)
+    for namespace, name in before:
+        kube.rolled_out(namespace, name)
 
 
 @pytest.mark.timeout(900)
-def test_the_control_plane_gone_for_60_seconds(kube: Kube, load: Load, control_plane: dict[str, int]) -> None:
+def test_the_control_plane_gone_for_60_seconds(
+    kube: Kube, load: Load, control_plane: dict[tuple[str, str], int]
+) -> None:
     mark, begun = load.mark(), time.monotonic()
-    for name in CONTROL_PLANE:
-        kube.scale(MESH, name, 0)
+    for namespace, name in CONTROL_PLANE:
+        kube.scale(namespace, name, 0)
     until(
         "no control-plane pod left",
-        lambda: not [pod for name in CONTROL_PLANE for pod in component_pods(kube, name)],
+        lambda: not [pod for namespace, name in CONTROL_PLANE for pod in component_pods(kube, name, namespace)],
         60,
     )
     gone = time.monotonic()
@@ -108,8 +119,8 @@ def test_the_control_plane_gone_for_60_seconds(kube: Kube, load: Load, control_p
     kube.delete(Ref("v1", "Pod", load.namespace, victim))
     while time.monotonic() < gone + 60:
         time.sleep(1)
-    for name, replicas in control_plane.items():
-        kube.scale(MESH, name, replicas)
+    for (namespace, name), replicas in control_plane.items():
+        kube.scale(namespace, name, replicas)
     until(
         "a ready destination pod",
         lambda: [pod for pod in component_pods(kube, "destination") if is_ready(pod)],
@@ -130,8 +141,8 @@ def test_the_control_plane_gone_for_60_seconds(kube: Kube, load: Load, control_p
     load.assert_clean(mark, time.monotonic() - begun)
 
 
-def component_pods(kube: Kube, component: str) -> list[Json]:
-    found = kube.list("v1", "Pod", MESH, f"app.kubernetes.io/component={component}")
+def component_pods(kube: Kube, component: str, namespace: str = MESH) -> list[Json]:
+    found = kube.list("v1", "Pod", namespace, f"app.kubernetes.io/component={component}")
     return [pod for pod in found if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")]
 
 
@@ -209,13 +220,15 @@ def test_an_api_proxy_killed(kube: Kube, load: Load) -> None:
     pods = kube.pods(load.namespace, "api")
     victim = pods[0]["metadata"]["name"]
     mark = load.mark()
+    at_the_kill = load.client.counts()["in_flight"]
     kill_proxy(load.namespace, victim)
+    at_the_kill = max(at_the_kill, load.client.counts()["in_flight"])
     until("the proxy started again", lambda: restarts(kube, load.namespace, victim) >= 1, 60)
     kube.ready_pods(load.namespace, "api", len(pods))
     seen = load.seen_since(mark)
-    # Only requests that were in flight on the killed proxy may fail: a third of what is in flight at this rate, whose
-    # latency is a few milliseconds. Web answers them with a 502; each is counted.
-    assert seen["failed"] <= 10 * slowness(), f"{seen}\n{load.errors()}"
+    # Only requests that were in flight on the killed proxy may fail: no more than the client had in flight anywhere.
+    # Web answers them with a 502; each is counted.
+    assert seen["failed"] <= max(at_the_kill, IN_FLIGHT_UNSEEN), f"{at_the_kill} in flight; {seen}\n{load.errors()}"
     assert all(cause.startswith("status 502 upstream: ") for cause in seen["causes"]), seen
     mark, begun = load.mark(), time.monotonic()
     load.client.wait_for(ok=mark["ok"] + 20 * (RATE + NEW))

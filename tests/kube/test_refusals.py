@@ -5,11 +5,14 @@ nothing.
 
 import base64
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from components.cli import exposition
 from components.deploy.refs import Ref
@@ -226,3 +229,31 @@ def test_plaintext_is_denied_where_the_policy_demands_identity(kube: Kube, image
     metrics = kube.metrics(meshed, pod["metadata"]["name"])
     assert exposition.value(metrics, "inbound_http_authz_deny_total")
     assert inside.counts()["failed"] == 0
+
+
+def test_a_token_of_another_audience_is_certified_nobody(kube: Kube, image: str, plain: str) -> None:
+    """A pod of the user's own making, like an injected one but for whom its token is meant for."""
+    pod = objects.pod("vault-reader", plain, [objects.app_container("api", image, {})])
+    command = [sys.executable, "-m", "components.cli.main", "inject", "--manual", "-"]
+    done = subprocess.run(command, input=yaml.safe_dump(pod), capture_output=True, text=True, timeout=60)
+    by_hand = yaml.safe_load(done.stdout)
+    tokens = [
+        source["serviceAccountToken"]
+        for volume in by_hand["spec"]["volumes"]
+        for source in (volume.get("projected") or {}).get("sources") or []
+        if "serviceAccountToken" in source
+    ]
+    (token,) = (found for found in tokens if "identity" in found.get("audience", ""))
+    token["audience"] = "vault"
+    kube.put(by_hand)
+
+    def refusal() -> str | None:
+        (pod,) = kube.list("v1", "Pod", MESH, f"{labels.COMPONENT}=identity")
+        lines = kube.logs(MESH, pod["metadata"]["name"], "identity").splitlines()
+        return next((line for line in lines if f"default.{plain}." in line and "refused" in line), None)
+
+    assert "is invalid for the target audiences" in until("the refusal in identity's log", refusal, 60)
+    metrics = kube.metrics(plain, "vault-reader")
+    assert not exposition.value(metrics, "control_identity_cert_expiration_timestamp_seconds")
+    (found,) = kube.pods(plain, "vault-reader")
+    assert "running" not in found["status"]["containerStatuses"][0]["state"], "the application is not started"

@@ -1,6 +1,7 @@
 """No private key of the mesh in any state, log, diff or event: searched for by value, not by name."""
 
 import base64
+import contextlib
 import json
 import os
 import subprocess
@@ -13,19 +14,27 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from components.deploy.errors import ClusterError
 from components.deploy.refs import Ref
 from components.deploy.target import local_kubeconfig
+from components.injector.certs import SECRET
 from proxy.api import labels
 from tests.kit.cluster import MESH, Kube
 
-KEEPERS: Final = {(MESH, labels.ISSUER_SECRET), (labels.TRUST_NAMESPACE, labels.ANCHOR_SECRET)}
-"""The only objects that may hold a private key of the mesh."""
+KEEPERS: Final = {
+    (MESH, labels.ISSUER_SECRET): ("tls.key",),
+    (labels.TRUST_NAMESPACE, labels.ANCHOR_SECRET): ("tls.key",),
+    (MESH, SECRET): ("ca.key", "tls.key"),
+}
+"""The only objects that may hold a private key of the mesh or of its webhook, and under which names."""
 KINDS: Final = (
     ("v1", "Secret"), ("v1", "ConfigMap"), ("v1", "Event"), ("v1", "Pod"), ("v1", "Namespace"), ("v1", "Service"),
     ("apps/v1", "Deployment"), ("apps/v1", "ReplicaSet"), ("coordination.k8s.io/v1", "Lease"),
     ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
 )  # fmt: skip
-MAX_FILE: Final = 8 * 1024 * 1024
+PIECE: Final = 8 * 1024 * 1024
+OVERLAP: Final = 4096
+"""Longer than any form of a key: one that lies across two pieces of a file is found in the second."""
 
 
 def traces(pem: bytes) -> list[bytes]:
@@ -45,9 +54,11 @@ def traces(pem: bytes) -> list[bytes]:
 
 
 def keys(kube: Kube) -> list[bytes]:
-    found = [kube.get(Ref("v1", "Secret", namespace, name)) for namespace, name in sorted(KEEPERS)]
-    pems = [base64.b64decode(secret["data"]["tls.key"]) for secret in found if secret is not None]
-    assert len(pems) == 2, "the anchor's and the issuer's keys are where they belong"
+    pems = []
+    for (namespace, name), entries in KEEPERS.items():
+        secret = kube.get(Ref("v1", "Secret", namespace, name))
+        assert secret is not None, f"{namespace}/{name} is where it belongs"
+        pems += [base64.b64decode(secret["data"][entry]) for entry in entries]
     return [trace for pem in pems for trace in traces(pem)]
 
 
@@ -67,12 +78,16 @@ def objects_of(kube: Kube) -> Iterator[tuple[str, bytes]]:
 def logs_of(kube: Kube) -> Iterator[tuple[str, bytes]]:
     for pod in kube.list("v1", "Pod"):
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-        if namespace not in (MESH, "demo"):
+        if namespace not in (MESH, labels.TRUST_NAMESPACE, "demo"):
             continue
         status = pod["status"]
         for entry in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
+            where = f"log of {namespace}/{name}/{entry['name']}"
             if entry.get("containerID"):
-                yield f"log of {namespace}/{name}/{entry['name']}", kube.logs(namespace, name, entry["name"]).encode()
+                yield where, kube.logs(namespace, name, entry["name"]).encode()
+            if entry.get("restartCount"):
+                with contextlib.suppress(ClusterError):  # the kubelet keeps one earlier log, for a while
+                    yield f"earlier {where}", kube.logs(namespace, name, entry["name"], previous=True).encode()
 
 
 def files_of_this_tree() -> Iterator[tuple[str, bytes]]:
@@ -89,8 +104,16 @@ def files_of_this_tree() -> Iterator[tuple[str, bytes]]:
                 or path.is_symlink()
             ):
                 continue
-            if path.stat().st_size <= MAX_FILE:
-                yield str(path), path.read_bytes()
+            yield from ((str(path), piece) for piece in pieces(path))
+
+
+def pieces(path: Path) -> Iterator[bytes]:
+    """A file in bounded pieces that overlap."""
+    tail = b""
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            yield tail + piece
+            tail = piece[-OVERLAP:]
 
 
 def preview() -> Iterator[tuple[str, bytes]]:

@@ -163,24 +163,46 @@ def test_proxies_must_be_ready_while_their_pods_live() -> None:
     assert judge.proxies_ready([done], "tulle").status == "ok"
 
 
+MET = {("demo", name): True for name in ("web", "bad", "starting", "outside")}
+
+
 def test_a_meshed_pod_without_redirection_is_found() -> None:
     spaces: dict[str, Any] = {"demo": {}}
-    assert judge.pods_intercepted([pod()], spaces, "tulle").status == "ok"
+    assert judge.pods_intercepted([pod()], spaces, "tulle", MET).status == "ok"
     for broken in (pod("bad", init=1), pod("bad", init=None)):
-        finding = judge.pods_intercepted([pod(), broken], spaces, "tulle")
+        finding = judge.pods_intercepted([pod(), broken], spaces, "tulle", MET)
         assert (finding.status, "demo/bad" in finding.message) == ("error", True)
+    finding = judge.pods_intercepted([pod(), pod("bad")], spaces, "tulle", {**MET, ("demo", "bad"): False})
+    assert (finding.status, "not redirected: demo/bad" in finding.message) == ("error", True)
+    assert "1 by their own word" in judge.pods_intercepted([pod(), pod("new")], spaces, "tulle", MET).message
     starting = pod("starting", init=None)
     starting["status"]["phase"] = "Pending"
-    assert judge.pods_intercepted([starting], spaces, "tulle").status == "ok"
+    assert judge.pods_intercepted([starting], spaces, "tulle", MET).status == "ok"
+
+
+STATUS = '{"kind":"Status","apiVersion":"v1","message":"%s"}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "redirected"),
+    [
+        ("GET /x: ", True),
+        (STATUS % "error trying to reach service: EOF", True),
+        (STATUS % "error trying to reach service: dial tcp 10.1.2.3:1: connect: connection refused", False),
+        (STATUS % 'pods \\"web\\" is forbidden: cannot get resource \\"pods/proxy\\"', None),
+    ],
+)
+def test_who_answers_at_a_port_without_a_listener_tells_of_redirection(answer: str, redirected: bool | None) -> None:
+    assert judge.redirected(answer) is redirected
 
 
 def test_a_pod_that_escaped_injection_is_found_unless_excused() -> None:
     spaces: dict[str, Any] = {"demo": {}}
     outside = pod("outside", meshed=False, init=None)
-    assert "without a proxy: demo/outside" in judge.pods_intercepted([outside], spaces, "tulle").message
-    assert judge.pods_intercepted([outside], {}, "tulle").status == "ok"
+    assert "without a proxy: demo/outside" in judge.pods_intercepted([outside], spaces, "tulle", MET).message
+    assert judge.pods_intercepted([outside], {}, "tulle", MET).status == "ok"
     outside["metadata"]["annotations"][labels.INJECT] = "disabled"
-    assert judge.pods_intercepted([outside], spaces, "tulle").status == "ok"
+    assert judge.pods_intercepted([outside], spaces, "tulle", MET).status == "ok"
 
 
 def test_pods_that_prometheus_does_not_know_are_found_once_they_are_old_enough() -> None:
@@ -233,7 +255,9 @@ class World:
             found["metadata"]["labels"][labels.COMPONENT] = component
             found["status"]["conditions"] = ready
             components.append(found)
-        self.pods = [pod(), *components]
+        web = pod()
+        web["status"]["conditions"] = ready
+        self.pods = [web, *components]
         annotated = {"annotations": {labels.INJECT: "enabled"}}
         self.objects: dict[str, list[Any]] = {
             "Deployment": [*(deployment(name) for name in (*judge.CONTROL_PLANE, "prometheus")), keeper("tulle")],
@@ -243,6 +267,7 @@ class World:
         }
         self.bundle: str | None = bundle(3650)
         self.injects = True
+        self.probe = ""
         self.leaf = now + DAY
 
     def request(self, *_: str) -> Any:
@@ -263,6 +288,10 @@ class World:
         if self.injects:
             manifest["spec"]["initContainers"] = [{"name": "linkerd-proxy"}]
         return manifest
+
+    def text(self, path: str) -> str:
+        assert path.endswith(f":{check.PROBED_PORT}/proxy/")
+        raise ClusterError(f"GET {path}: {self.probe}", status=502)
 
     def pod_get(self, namespace: str, name: str, port: int, path: str) -> bytes:
         if port == labels.CONTROLLER_ADMIN_PORT:
@@ -295,6 +324,7 @@ def test_each_thing_that_breaks_is_named() -> None:
         return {finding.name for finding in findings(world).values() if finding.status == "error"}
 
     assert broken(injects=False) == {"webhook-serves"}
+    assert broken(probe="connect: connection refused") == {"pods-intercepted"}
     assert broken(bundle=None) == {"trust-anchors", "trust-bundle-copies"}
     assert broken(bundle="not PEM") == {"trust-anchors"}
     assert broken(bundle=bundle(0.00001)) <= {"trust-anchors"}

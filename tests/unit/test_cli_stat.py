@@ -10,7 +10,7 @@ import pytest
 from components.cli.output import duration, parse_seconds, percent
 from components.cli.prometheus import decode
 from components.cli.queries import rows_of, stat_queries, vectors_by_key
-from components.cli.stat import is_settled, parse_resource, table_row
+from components.cli.stat import parse_resource, table_row, unsettled, youngest
 from components.cli.workloads import names_of_kind, owner_of
 from components.deploy.errors import ClusterError
 
@@ -194,8 +194,31 @@ def test_other_lengths_of_time_are_refused(text: str) -> None:
         parse_seconds(None, None, text)  # type: ignore[arg-type]
 
 
-def test_figures_are_settled_with_traffic_and_without_failures() -> None:
-    quiet = rows_of("deployment", [WEB], figures())
-    failing = rows_of("deployment", [WEB], figures(responses=9.0, successes=8.0, p99=1.0))
-    good = rows_of("deployment", [WEB], figures(responses=9.0, successes=9.0, p99=1.0))
-    assert [is_settled(rows) for rows in ([], quiet, failing, good, quiet + good)] == [False, False, False, True, True]
+def test_figures_prove_a_mesh_that_is_well_or_say_what_is_missing() -> None:
+    def said(age: float = 61.0, **known: float) -> str:
+        return unsettled(rows_of("deployment", [WEB], figures(**known)), age, 60.0)
+
+    meshed = {"from_mesh": 9.0, "from_mesh_mtls": 9.0}
+    good = {"responses": 9.0, "successes": 9.0, "p99": 1.0, **meshed}
+    assert said(**good) == ""
+    assert "no workload has answered" in said()
+    assert "answered 88.89%" in said(**{**good, "successes": 8.0})
+    assert "33.33% of its meshed clients' requests over mTLS" in said(**{**good, "from_mesh_mtls": 3.0})
+    assert "no meshed client" in said(responses=9.0, successes=9.0, p99=1.0)
+    assert "youngest pod is 59 s old" in said(59.4, **good)
+
+
+def test_the_youngest_pod_is_one_of_the_mesh_that_lives() -> None:
+    def made(moment: str, **options: Any) -> Any:
+        found = pod("p", **options)
+        found["metadata"]["creationTimestamp"] = moment
+        return found
+
+    pods = [
+        made("1970-01-01T00:01:00Z"),
+        made("1970-01-01T00:02:00Z"),
+        made("1970-01-01T00:03:00Z", meshed=False),
+        made("1970-01-01T00:03:00Z", phase="Succeeded"),
+    ]
+    assert youngest(pods, "tulle", 150.0) == 30.0
+    assert youngest([], "tulle", 150.0) == math.inf

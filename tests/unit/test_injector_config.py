@@ -9,7 +9,6 @@ from components.injector.config import (
     ConfigError,
     InjectorConfig,
     ProxySettings,
-    config_from,
     decode_config,
     encode_config,
 )
@@ -44,7 +43,7 @@ def test_every_known_annotation_has_a_meaning() -> None:
 )
 def test_a_bad_configuration_names_the_field(raw: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        config_from(raw)
+        decode_config(msgspec.json.encode(raw))
 
 
 def test_what_is_no_json_is_refused() -> None:
