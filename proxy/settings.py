@@ -203,15 +203,21 @@ def probes(value: str) -> tuple[Probe, ...]:
 
 def setting(parse: Callable[[str], T], default: str | None, sentence: str) -> T:
     """One row of the table; without a default the variable must be set."""
-    metadata = {"parse": parse, "default": default, "sentence": sentence}
-    if default is None:
-        return cast(T, field(metadata=metadata))
-    return field(default_factory=lambda: parse(default), metadata=metadata)
+    return cast(T, field(metadata={"parse": parse, "default": default, "sentence": sentence}))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, init=False, repr=False, eq=False, match_args=False)
 class Settings:
     """Everything the proxy can be told, typed; durations are seconds."""
+
+    def __init__(self, **values: Any) -> None:
+        """Takes every row by name; raises TypeError for a name that is none. Written out because the methods that
+        `dataclass` would generate for so many rows cost each sidecar a megabyte."""
+        for row in fields(self):
+            value = values.pop(row.name) if row.name in values else _default(row)
+            object.__setattr__(self, row.name, value)
+        if values:
+            raise TypeError(f"no such settings: {', '.join(sorted(values))}")
 
     log: str = setting(one_of("error", "warn", "info", "debug"), "info", "The least severe level that is logged.")
     log_format: str = setting(one_of("plain", "json"), "plain", "How a log line is written.")
@@ -309,6 +315,12 @@ class Settings:
     def has_ipv6(self) -> bool:
         """Whether the pod can be reached over IPv6."""
         return any(ip.version == 6 for ip in self.pod_ips)
+
+
+def _default(row: "Field[Any]") -> Any:
+    if row.metadata["default"] is None:
+        raise TypeError(f"{row.name} is not given and has no default")
+    return row.metadata["parse"](row.metadata["default"])
 
 
 def variable(row: "Field[Any]") -> str:
