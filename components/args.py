@@ -87,7 +87,7 @@ class ProxyDefaults(TypedDict):
     sidecar: str
     """auto, native or classic."""
     ipv6: bool
-    """Listen on IPv6 too."""
+    """Listen on IPv6 at changed ports too; at the usual ones pods with IPv6 are served anyway."""
     log_level: str
     """Log level."""
     log_format: str

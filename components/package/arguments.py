@@ -84,7 +84,7 @@ class MeshArgs(TypedDict):
     proxy_sidecar: NotRequired[str]
     """Kind of sidecar (native, classic, or auto for native where the API server has it). Default: "auto"."""
     proxy_ipv6: NotRequired[bool]
-    """Listen on IPv6 too; only where pods have IPv6 addresses. Default: false."""
+    """Listen on IPv6 at changed ports too; at the usual ones pods with IPv6 are served anyway. Default: false."""
     proxy_log_level: NotRequired[str]
     """Log level of proxies (error, warn, info or debug). Default: "info"."""
     proxy_log_format: NotRequired[str]
