@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 
 import uvloop
 
@@ -15,7 +16,7 @@ from proxy import settings as settings_module
 from proxy.admin.serve import AdminInbound
 from proxy.admin.server import Admin
 from proxy.api import labels
-from proxy.control.client import ControlClient
+from proxy.control.client import ControlClient, Dial
 from proxy.control.destination import Destination
 from proxy.control.dialing import dialer
 from proxy.control.identity import Identity
@@ -33,7 +34,7 @@ from proxy.telemetry.access_log import AccessLog
 from proxy.telemetry.exposition import Family
 from proxy.telemetry.log import Log
 from proxy.telemetry.registry import Registry
-from proxy.tls.contexts import TLSContexts
+from proxy.tls.contexts import SUITES, TLSContexts, offered_groups
 from proxy.version import VERSION
 
 HOUSEKEEPING_SECONDS = 10.0
@@ -52,12 +53,18 @@ class Proxy:
         registry = Registry()
         self.registry = registry
 
+        def service(address: settings_module.Address, identity: str, dial: Dial) -> ControlClient:
+            series = registry.control_series(str(address), "" if address.is_loopback else identity)
+            return ControlClient(address, dial=dial, resolve=counting, log=log, series=series)
+
+        counting = partial(resolve, looked_up=lambda: registry.event("control_dns_resolutions_total", ()))
         contexts = TLSContexts(settings.identity.dns_name)
+        self.groups = offered_groups().decode()
         self.bundle = TrustBundle(settings.trust_bundle_file, log)
         dial_identity = dialer(reactor, contexts, self.bundle, settings.identity_svc_name, may_be_anonymous=True)
         self.identity = Identity(
             settings.identity.dns_name,
-            client=ControlClient(settings.identity_svc_addr, dial=dial_identity, resolve=resolve, log=log),
+            client=service(settings.identity_svc_addr, settings.identity_svc_name, dial_identity),
             contexts=contexts,
             bundle=self.bundle,
             token_file=settings.token_file,
@@ -68,7 +75,7 @@ class Proxy:
         )
         dial_destination = dialer(reactor, contexts, self.bundle, settings.destination_svc_name)
         self.discovery = Destination(
-            ControlClient(settings.destination_svc_addr, dial=dial_destination, resolve=resolve, log=log),
+            service(settings.destination_svc_addr, settings.destination_svc_name, dial_destination),
             namespace=settings.pod_namespace,
             pod=settings.pod_name,
             node=settings.node_name,
@@ -112,7 +119,8 @@ class Proxy:
     def families(self) -> list[Family]:
         """Everything /metrics shows."""
         identity = (Family(*family) for family in self.identity.families())
-        return [*self.registry.families(), *identity, *process.families(VERSION)]
+        own = process.families(VERSION, SUITES.decode(), self.groups)
+        return [*self.registry.families(), *identity, *own]
 
     async def run(self) -> None:
         """Serve until SIGTERM, then drain. Application ports open with the first certificate; the backlog holds until

@@ -13,7 +13,7 @@ from itertools import chain
 from json import dumps
 from typing import Final, NamedTuple
 
-from proxy.telemetry.exposition import CONTENT_TYPE, END, Sample, render
+from proxy.telemetry.exposition import CONTENT_TYPE, END, OPENMETRICS, Sample, render
 from proxy.telemetry.log import LEVELS, Log
 
 TEXT: Final = "text/plain; charset=utf-8"
@@ -124,10 +124,11 @@ class Admin:
     def _metrics(self, request: Request) -> Response:
         self._may_read_metrics(request.peer)
         _allow(request, "GET", "HEAD")
-        headers = [("content-type", CONTENT_TYPE), ("vary", "accept-encoding")]
+        openmetrics = _accepts_openmetrics_alone(request.headers.get("accept", ""))
+        headers = [("content-type", OPENMETRICS if openmetrics else CONTENT_TYPE), ("vary", "accept, accept-encoding")]
         if request.method == "HEAD":
             return Response(200, headers, b"")
-        chunks: Iterator[bytes] = chain(render(self._families()), (END,))
+        chunks: Iterator[bytes] = chain(render(self._families(), openmetrics=openmetrics), (END,))
         if _accepts_gzip(request.headers.get("accept-encoding", "")):
             headers.append(("content-encoding", "gzip"))
             chunks = _gzipped(chunks)
@@ -187,6 +188,14 @@ def _only_loopback(peer: Peer) -> None:
 
 def _text(status: int, text: str, *headers: tuple[str, str]) -> Response:
     return Response(status, [("content-type", TEXT), *headers], text.encode())
+
+
+def _accepts_openmetrics_alone(accept: str) -> bool:
+    """Whether OpenMetrics is all that the client reads. Prometheus takes both and gets the text format: OpenMetrics
+    spells bounds otherwise (le="1.0") than Linkerd's older families do, so it would make other series of them.
+    """
+    types = {item.partition(";")[0].strip() for item in accept.lower().split(",")}
+    return "application/openmetrics-text" in types and not types & {"text/plain", "text/*", "*/*"}
 
 
 def _accepts_gzip(accept_encoding: str) -> bool:

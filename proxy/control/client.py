@@ -13,6 +13,7 @@ from typing import Final
 from proxy.control.backoff import Backoff
 from proxy.control.connection import PING_INTERVAL, Connection
 from proxy.settings import Address
+from proxy.telemetry.counters import RequestSeries
 from proxy.telemetry.log import Log
 from proxy.wire import grpc
 
@@ -45,6 +46,7 @@ class ControlClient:
         dial: Dial,
         resolve: Resolve,
         log: Log,
+        series: RequestSeries | None = None,
         backoff: Backoff | None = None,
         shuffle: Callable[[list[Address]], None] = random.shuffle,
     ) -> None:
@@ -52,6 +54,7 @@ class ControlClient:
         self._dial = dial
         self._resolve = resolve
         self._log = log
+        self._series = series
         self._backoff = backoff or Backoff()
         self._shuffle = shuffle
         self._connection: Connection | None = None
@@ -177,7 +180,7 @@ class ControlClient:
         return addresses
 
     async def _try(self, address: Address) -> Connection | None:
-        connection = Connection(str(self._address), self._ping_interval)
+        connection = Connection(str(self._address), self._ping_interval, self._series)
         try:
             async with asyncio.timeout(DIAL_TIMEOUT):
                 await self._dial(address, connection)

@@ -10,6 +10,8 @@ from collections import deque
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from proxy.control.counting import UNSAID, Counted
+from proxy.telemetry.counters import RequestSeries
 from proxy.wire import grpc, http2_events
 
 PING_INTERVAL: Final = 10.0
@@ -37,6 +39,7 @@ class Call:
 
     __slots__ = (
         "_connection",
+        "_counted",
         "_failed_early",
         "_messages",
         "_reader",
@@ -46,9 +49,10 @@ class Call:
         "stream_id",
     )
 
-    def __init__(self, connection: "Connection", stream_id: int) -> None:
+    def __init__(self, connection: "Connection", stream_id: int, series: RequestSeries) -> None:
         self.stream_id = stream_id
         self._connection = connection
+        self._counted = Counted(series)
         self._reader = grpc.MessageReader()
         self._messages: deque[bytes] = deque()
         self._status: grpc.Status | None = None
@@ -86,12 +90,15 @@ class Call:
     def headers(self, headers: list[tuple[bytes, bytes]], is_last: bool) -> None:
         """The first header section."""
         self._failed_early = grpc.status_from_headers(headers)
+        status = dict(headers).get(b":status", b"")
+        self._counted.status = int(status) if status.isdigit() else 0
         if is_last:
-            self.finish(self._failed_early or grpc.status_from_trailers(headers) or _NO_STATUS)
+            self._told(headers)
 
     def data(self, data: bytes) -> None:
         """A piece of the body; its window is given back when nothing complete is waiting to be taken."""
         self._unconsumed += len(data)
+        self._counted.answered()
         if self._failed_early is None:
             try:
                 self._messages += self._reader.feed(data)
@@ -106,10 +113,20 @@ class Call:
 
     def trailers(self, trailers: list[tuple[bytes, bytes]]) -> None:
         """The status, at the end."""
-        self.finish(self._failed_early or grpc.status_from_trailers(trailers) or _NO_STATUS)
+        self._told(trailers)
+
+    def _told(self, headers: list[tuple[bytes, bytes]]) -> None:
+        status = self._failed_early or grpc.status_from_trailers(headers) or _NO_STATUS
+        self._counted.over(status.code, None)
+        self.finish(status)
+
+    def dropped(self) -> None:
+        """Its caller has gone, and what may still come is nobody's."""
+        self._counted.over(UNSAID, "cancelled")
 
     def finish(self, status: grpc.Status) -> None:
         """The call is over; the first reason given is the one that counts."""
+        self._counted.over(UNSAID, "i/o")
         if self._status is None:
             if status.code == grpc.OK and not self._reader.is_between_messages:
                 status = grpc.Status(grpc.INTERNAL, "the stream ended inside a message")
@@ -139,11 +156,14 @@ class Connection:
 
     __slots__ = (
         "_authority", "_calls", "_ended", "_heard_at", "_is_going_away", "_loop", "_opened", "_ping_interval",
-        "_pinged_at", "_session", "_sign", "_timer", "_transport", "reason",
+        "_pinged_at", "_series", "_session", "_sign", "_timer", "_transport", "reason",
     )  # fmt: skip
 
-    def __init__(self, authority: str, ping_interval: float = PING_INTERVAL) -> None:
+    def __init__(
+        self, authority: str, ping_interval: float = PING_INTERVAL, series: RequestSeries | None = None
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._series = series or RequestSeries(())
         self._authority = authority
         self._session = http2_events.ClientSession()
         self._calls: dict[int, Call] = {}
@@ -182,7 +202,7 @@ class Connection:
             )
         except http2_events.HTTP2Error as error:
             raise grpc.CallError(grpc.Status(grpc.UNAVAILABLE, str(error))) from error
-        call = self._calls[stream_id] = Call(self, stream_id)
+        call = self._calls[stream_id] = Call(self, stream_id, self._series)
         self._flush()
         if self._timer is None and not self._ended:
             self._timer = self._loop.call_later(self._ping_interval, self._ping)
@@ -211,6 +231,7 @@ class Connection:
 
     def forget(self, call: Call) -> None:
         """A call whose caller has gone: reset it unless the peer has ended it already."""
+        call.dropped()
         if self._calls.pop(call.stream_id, None) is not None and not self._ended:
             self._session.reset(call.stream_id)
             self._flush()

@@ -4,6 +4,7 @@ prefer.
 
 import asyncio
 import socket
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
@@ -20,12 +21,12 @@ def absolute(host: str) -> str:
     return host if host.endswith(".") or ".svc." not in host else f"{host}."
 
 
-async def resolve(host: str, port: int) -> list[Address]:
-    """All addresses of `host`; an address stands for itself."""
+async def resolve(host: str, port: int, looked_up: Callable[[], None] = lambda: None) -> list[Address]:
+    """All addresses of `host`; an address stands for itself. `looked_up` is told of each question to a name server."""
     try:
         return [Address(str(ip_address(host)), port)]
     except ValueError:
-        pass
+        looked_up()
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(TIMEOUT):

@@ -2,6 +2,7 @@
 from proxy.io.address cimport Address
 from proxy.io.listen cimport Acceptor
 from proxy.io.reactor cimport Reactor, Timer
+from proxy.inbound.counting cimport RouteCounts
 from proxy.io.transport cimport Protocol, Transport
 from proxy.stack.balance cimport Balancer
 from proxy.stack.buffer cimport Buffer
@@ -10,8 +11,7 @@ from proxy.stack.exchange cimport Exchange
 from proxy.stack.pool cimport Limits
 from proxy.stack.routing cimport ConnectionSet, Router
 from proxy.telemetry.access_log cimport AccessLog
-from proxy.telemetry.counters cimport RequestSeries
-from proxy.telemetry.streams cimport DetectSeries, StreamSeries
+from proxy.telemetry.streams cimport DetectSeries
 from proxy.tls.contexts cimport TLSContexts
 
 
@@ -83,8 +83,6 @@ cdef class AwaitTLS(Protocol):
 cdef class InboundRouter(Router):
     cdef InboundConnection connection
     cdef object authorization         # Authorization, or the sentence of a refusal
-    cdef RequestSeries series, probe_series
-    cdef StreamSeries streams, probe_streams
-    cdef RequestSeries series_for(self, str route, str authorization)
-    cdef StreamSeries streams_for(self, str route)
+    cdef RouteCounts counts, probe_counts
+    cdef RouteCounts counts_for(self, str route, str authorization)
     cdef bint is_probe(self, Exchange exchange)

@@ -7,6 +7,7 @@ client.
 """
 from libc.stdint cimport int64_t
 
+from proxy.inbound.counting cimport RouteCounts
 from proxy.io cimport posix
 from proxy.io.address cimport Address
 from proxy.io.listen cimport Acceptor
@@ -21,13 +22,14 @@ from proxy.stack.http2_server cimport HTTP2Server
 from proxy.stack.opaque cimport OpaqueConnect
 from proxy.stack.pool cimport Limits
 from proxy.stack.routing cimport ConnectionSet, Refusal, Router
-from proxy.telemetry.counters cimport RequestSeries, TCPSeries
-from proxy.telemetry.streams cimport DetectSeries, StreamSeries
+from proxy.telemetry.counters cimport TCPSeries
+from proxy.telemetry.streams cimport DetectSeries
 from proxy.tls.contexts cimport TLSContexts
 from proxy.wire cimport http1, sniff
 
 from proxy.api.names import InvalidNameError, parse_dns_name
 from proxy.inbound.authorize import Authorization, ClientInfo, Unauthorized, authorize
+from proxy.inbound.counting import authorization_named, route_named
 from proxy.tls.contexts import ALPN_HTTP1, ALPN_HTTP2, ALPN_OPAQUE
 
 # Seconds that an opaque port waits for a ClientHello before it takes the client for plaintext. Proxies do not depend
@@ -291,6 +293,11 @@ cdef class InboundConnection(Detected):
             self.inbound.refuse(self.transport, self.port, "gateway loop", f"ALPN {alpn!r} names no application port")
             return
         self.port = self.inbound.port_for(Address(self.port.address.ip, int(number)))
+        self.inbound.registry.event(
+            "inbound_tcp_transport_header_connections_total",
+            (("session_protocol", ""), ("target_port", str(int(number))), ("target_name", ""),
+             ("client_id", self.transport.peer_identity or "")),
+        )
         self.forward_opaque(b"", 0)
 
     cdef void pass_through(self, str name):
@@ -392,16 +399,18 @@ cdef class InboundConnection(Detected):
             return
         authorization = self.authorization()
         self.count_connection()
-        labels = target_labels(self.port.address) + self.tls_labels + self.server_labels()
+        labels = target_labels(self.port.address) + self.server_labels()
         if isinstance(authorization, str):
-            self.inbound.registry.event("inbound_tcp_authz_deny_total", labels)
+            self.inbound.registry.event("inbound_tcp_authz_deny_total", labels + self.tls_labels)
             self.inbound.log.limited(
                 f"authz:{self.port.address.port}", "inbound connection denied", client=self.peer.text,
                 identity=self.transport.peer_identity or "", port=self.port.address.port, error=authorization,
             )
             self.transport.abort()
             return
-        self.inbound.registry.event("inbound_tcp_authz_allow_total", labels + (("authz_name", authorization.name),))
+        self.inbound.registry.event(
+            "inbound_tcp_authz_allow_total", labels + authorization_named(authorization.name) + self.tls_labels
+        )
         connect = OpaqueConnect(self.port.balancer, self.inbound.connections, self.opaque_failed)
         connect.start(self.transport, data, size)
 
@@ -452,45 +461,24 @@ cdef class InboundRouter(Router):
             self.client = connection.peer.text
             self.identity = transport.peer_identity
 
-    cdef RequestSeries series_for(self, str route, str authorization):
-        return <RequestSeries>self.connection.inbound.registry.requests.get(
-            (("direction", "inbound"),) + target_labels(self.connection.port.address) + self.connection.tls_labels
-            + self.connection.server_labels()
-            + (("route_group", ""), ("route_kind", "default"), ("route_name", route))
-            + (("authz_group", ""), ("authz_kind", "default"), ("authz_name", authorization))
-        )
-
-    cdef StreamSeries streams_for(self, str route):
-        return <StreamSeries>self.connection.inbound.registry.inbound_routes.get(
-            (("parent_group", ""), ("parent_kind", "default"),
-             ("parent_name", self.connection.inbound.settings.inbound_default_policy),
-             ("parent_port", str(self.connection.port.address.port)),
-             ("route_group", ""), ("route_kind", "default"), ("route_name", route))
+    cdef RouteCounts counts_for(self, str route, str authorization):
+        cdef InboundConnection connection = self.connection
+        return RouteCounts(
+            connection.inbound.registry, target_labels(connection.port.address), connection.tls_labels,
+            connection.server_labels(), route, authorization,
         )
 
     cdef Refusal route(self, Exchange exchange):
-        cdef RequestSeries series
-        cdef StreamSeries streams
         if len(self.connection.port.probe_paths) and self.is_probe(exchange):
-            series = self.probe_series
-            if series is None or series.is_dropped:
-                series = self.probe_series = self.series_for("probe", "probe")
-            exchange.counted_as = series
-            streams = self.probe_streams
-            if streams is None or streams.is_dropped:
-                streams = self.probe_streams = self.streams_for("probe")
-            exchange.routed(streams, None)
+            if self.probe_counts is None:
+                self.probe_counts = self.counts_for("probe", "probe")
+            self.probe_counts.count(exchange)
             return None
         if isinstance(self.authorization, str):
             return Refusal(403, self.authorization)
-        series = self.series
-        if series is None or series.is_dropped:
-            series = self.series = self.series_for("default", self.authorization.name)
-        exchange.counted_as = series
-        streams = self.streams
-        if streams is None or streams.is_dropped:
-            streams = self.streams = self.streams_for("default")
-        exchange.routed(streams, None)
+        if self.counts is None:
+            self.counts = self.counts_for("default", self.authorization.name)
+        self.counts.count(exchange)
         return None
 
     cdef bint is_probe(self, Exchange exchange):
@@ -506,7 +494,11 @@ cdef class InboundRouter(Router):
         registry = connection.inbound.registry
         labels = target_labels(connection.port.address) + connection.tls_labels + connection.server_labels()
         if status == 403:
-            registry.event("inbound_http_authz_deny_total", labels)
+            registry.event(
+                "inbound_http_authz_deny_total",
+                target_labels(connection.port.address) + connection.server_labels() + route_named("default")
+                + connection.tls_labels,
+            )
         cause = "unauthorized" if status == 403 else error
         registry.event("inbound_http_errors_total", (("error", cause), ("status_code", str(status))) + labels)
         connection.inbound.log.limited(

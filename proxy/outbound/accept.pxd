@@ -22,6 +22,7 @@ cdef class OutboundConnection(Waiter):
     cdef Transport transport
     cdef Address original
     cdef bint is_gone
+    cdef bint has_failed             # opaque, and its endpoints could not be reached
     cdef void forward_opaque(self, const char* data, Py_ssize_t size)
     cdef void serve_http1(self, const char* data, Py_ssize_t size)
     cdef void serve_http2(self, const char* data, Py_ssize_t size)

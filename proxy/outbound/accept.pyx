@@ -79,6 +79,10 @@ cdef class OutboundConnection(Waiter):
             )
         )
         self.transport.start_plain()
+        self.outbound.registry.event(
+            "outbound_tcp_protocol_connections_total",
+            (("protocol", "opaq" if destination.is_opaque else "detect"),) + destination.references.parent,
+        )
         if destination.is_opaque:
             self.forward_opaque(b"", 0)
             return
@@ -89,11 +93,21 @@ cdef class OutboundConnection(Waiter):
 
     cdef void forward_opaque(self, const char* data, Py_ssize_t size):
         cdef OpaqueConnect connect = OpaqueConnect(
-            self.destination.balancer, self.outbound.connections, self.opaque_failed, self.ended
+            self.destination.balancer, self.outbound.connections, self.opaque_failed, self.opaque_ended
         )
+        self.destination.balances_connections()
+        self.outbound.registry.event("outbound_tcp_route_open_total", self.destination.references.opaque)
         connect.start(self.transport, data, size)
 
+    def opaque_ended(self):
+        self.outbound.registry.event(
+            "outbound_tcp_route_close_total",
+            self.destination.references.opaque + (("error", "unexpected" if self.has_failed else ""),),
+        )
+        self.ended()
+
     def opaque_failed(self, error):
+        self.has_failed = True
         self.outbound.registry.event(
             "outbound_tcp_errors_total", (("error", error), ("target_addr", self.original.text))
         )
@@ -108,12 +122,14 @@ cdef class OutboundConnection(Waiter):
 
     cdef void serve_http1(self, const char* data, Py_ssize_t size):
         cdef HTTP1Server server = HTTP1Server(OutboundRouter(self), self.outbound.connections, self.ended)
+        self.destination.balances_requests()
         server.start(self.transport)
         if size > 0 and server.transport is not None:
             server.data_received(data, size)
 
     cdef void serve_http2(self, const char* data, Py_ssize_t size):
         cdef HTTP2Server server = HTTP2Server(OutboundRouter(self), self.outbound.connections, self.ended)
+        self.destination.balances_requests()
         server.start(self.transport)
         server.received(data, size)
 
@@ -154,7 +170,7 @@ cdef class OutboundRouter(Router):
     cdef Refusal route(self, Exchange exchange):
         cdef Destination destination = self.connection.destination
         cdef bytes wanted
-        exchange.routed(destination.routes(), destination.backends())
+        exchange.routed(destination.routes(exchange.is_grpc), destination.backends(exchange.is_grpc))
         if exchange.require_id == NULL:
             return None
         wanted = exchange.require_id[:exchange.require_id_size]

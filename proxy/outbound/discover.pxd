@@ -23,7 +23,7 @@ cdef class Destination:
     cdef readonly tuple labels        # `dst_` labels that hold for every endpoint
     cdef readonly str authority
     cdef object references            # proxy.outbound.references.References
-    cdef StreamSeries route_series, backend_series
+    cdef StreamSeries http_route, http_backend, grpc_route, grpc_backend
     cdef DetectSeries detect_series
     cdef Destinations owner
     cdef object watch
@@ -32,8 +32,10 @@ cdef class Destination:
     cdef public int users             # connections that go there now
     cdef long long idle_since_ns
     cdef Endpoint endpoint(self, str address, identity, tuple labels, str no_tls_reason, bint is_opaque)
-    cdef StreamSeries routes(self)
-    cdef StreamSeries backends(self)
+    cdef StreamSeries routes(self, bint is_grpc)
+    cdef StreamSeries backends(self, bint is_grpc)
+    cdef void balances_requests(self)
+    cdef void balances_connections(self)
     cdef DetectSeries detections(self)
     cdef void wait(self, Waiter waiter)
     cdef void release(self)

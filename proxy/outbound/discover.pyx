@@ -10,6 +10,7 @@ from proxy.io.reactor cimport Reactor, Timer
 from proxy.stack.balance cimport Balancer
 from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.pool cimport Limits
+from proxy.telemetry.balancing cimport BalancerSeries
 from proxy.telemetry.counters cimport RequestSeries, TCPSeries
 from proxy.telemetry.streams cimport DetectSeries, StreamSeries
 from proxy.tls.contexts cimport TLSContexts
@@ -56,7 +57,13 @@ cdef class Destination:
         named = references(target.kind, target.authority, target.labels)
         if named != self.references:
             self.references = named
-            self.route_series = self.backend_series = self.detect_series = None
+            self.http_route = self.http_backend = self.grpc_route = self.grpc_backend = self.detect_series = None
+            if self.balancer.counted is not None:
+                self.balancer.count_requests(None)
+                self.balances_requests()
+            if self.balancer.opaque_counted is not None:
+                self.balancer.count_connections(None)
+                self.balances_connections()
         endpoints = []
         if target.kind == "external":
             endpoints.append(self.endpoint(self.address, None, (), "not_provided_by_service_discovery", False))
@@ -122,15 +129,43 @@ cdef class Destination:
 
     # What its streams and connections are counted as: asked for per request, because what was idle may be dropped.
 
-    cdef StreamSeries routes(self):
-        if self.route_series is None or self.route_series.is_dropped:
-            self.route_series = <StreamSeries>self.owner.registry.outbound_routes.get(self.references.route)
-        return self.route_series
+    cdef StreamSeries routes(self, bint is_grpc):
+        cdef StreamSeries found = self.grpc_route if is_grpc else self.http_route
+        if found is None or found.is_dropped:
+            registry = self.owner.registry
+            table = registry.outbound_grpc_routes if is_grpc else registry.outbound_http_routes
+            found = <StreamSeries>table.get(self.references.route)
+            if is_grpc:
+                self.grpc_route = found
+            else:
+                self.http_route = found
+        return found
 
-    cdef StreamSeries backends(self):
-        if self.backend_series is None or self.backend_series.is_dropped:
-            self.backend_series = <StreamSeries>self.owner.registry.outbound_backends.get(self.references.backend)
-        return self.backend_series
+    cdef StreamSeries backends(self, bint is_grpc):
+        cdef StreamSeries found = self.grpc_backend if is_grpc else self.http_backend
+        if found is None or found.is_dropped:
+            registry = self.owner.registry
+            table = registry.outbound_grpc_backends if is_grpc else registry.outbound_http_backends
+            found = <StreamSeries>table.get(self.references.backend)
+            if is_grpc:
+                self.grpc_backend = found
+            else:
+                self.http_backend = found
+        return found
+
+    cdef void balances_requests(self):
+        """HTTP goes there: its balancer is counted as one of requests."""
+        if self.balancer.counted is None:
+            self.balancer.count_requests(
+                <BalancerSeries>self.owner.registry.http_balancers.get(self.references.balancer)
+            )
+
+    cdef void balances_connections(self):
+        """Opaque connections go there."""
+        if self.balancer.opaque_counted is None:
+            self.balancer.count_connections(
+                <BalancerSeries>self.owner.registry.tcp_balancers.get(self.references.balancer)
+            )
 
     cdef DetectSeries detections(self):
         if self.detect_series is None or self.detect_series.is_dropped:

@@ -14,14 +14,19 @@ ROUTE: Final[Labels] = (
     ("route_name", "http"),
 )
 """The route that every destination has."""
+OPAQUE_ROUTE: Final[Labels] = (*ROUTE[:3], ("route_name", "opaq"))
+"""The same for opaque connections."""
 
 
 class References(NamedTuple):
-    """Label sets of one destination: itself, requests by its default route, and by that route's backend."""
+    """Label sets of one destination: itself, requests by its default route, by that route's backend, its opaque
+    connections, and its balancer."""
 
     parent: Labels
     route: Labels
     backend: Labels
+    opaque: Labels
+    balancer: Labels
 
 
 def references(kind: str, authority: str, labels: Labels) -> References:
@@ -35,9 +40,15 @@ def references(kind: str, authority: str, labels: Labels) -> References:
         what = ("core", "Service", named.get("namespace", ""), named.get("service", ""), port)
     else:
         what = ("", "default", "", {"pod": "endpoint", "external": "fallback"}.get(kind, "unknown"), "")
-    parent = _scoped("parent", what)
-    # The hostname a client wrote is not told: it could be anything, as often as it likes.
-    return References(parent, (*parent, *ROUTE, ("hostname", "")), (*parent, *ROUTE, *_scoped("backend", what)))
+    parent, backend = _scoped("parent", what), _scoped("backend", what)
+    return References(
+        parent,
+        # The hostname a client wrote is not told: it could be anything, as often as it likes.
+        route=(*parent, *ROUTE, ("hostname", "")),
+        backend=(*parent, *ROUTE, *backend),
+        opaque=(*parent, *OPAQUE_ROUTE),
+        balancer=(*parent, *backend),
+    )
 
 
 def _scoped(scope: str, what: tuple[str, ...]) -> Labels:

@@ -7,6 +7,7 @@ from proxy.stack.exchange cimport Exchange
 from proxy.stack.http1_pool cimport HTTP1Pool
 from proxy.stack.http2_pool cimport HTTP2Pool
 from proxy.stack.pool cimport PoolOwner
+from proxy.telemetry.balancing cimport BalancerSeries
 
 
 cdef class QueueTimer(Timer):
@@ -22,10 +23,16 @@ cdef class Balancer(PoolOwner):
     cdef uint64_t random_state
     cdef bint is_failing             # failfast: the queue gave up, and nothing has become ready since
     cdef readonly object log
+    cdef BalancerSeries counted      # what its requests count as; None: not counted (inbound)
+    cdef BalancerSeries opaque_counted  # the same of opaque connections
     cdef Endpoint pick(self, Endpoint avoid)
     cdef void send(self, Exchange exchange, Endpoint endpoint)
     cdef void enqueue(self, Exchange exchange)
     cdef void drain_queue(self)
     cdef void expire_queue(self)
     cdef void retire(self, Endpoint endpoint)
+    cdef void count_requests(self, BalancerSeries series)
+    cdef void count_connections(self, BalancerSeries series)
+    cdef void count_update(self, dict kept)
+    cdef void count_left(self, Exchange exchange)
     cdef uint64_t next_random(self)

@@ -12,6 +12,7 @@ from proxy.stack.exchange cimport Exchange
 from proxy.stack.http1_pool cimport HTTP1Pool
 from proxy.stack.http2_pool cimport HTTP2Pool
 from proxy.stack.pool cimport Limits, PoolOwner
+from proxy.telemetry.balancing cimport BalancerSeries
 from proxy.tls.contexts cimport TLSContexts
 
 import random
@@ -67,6 +68,7 @@ cdef class Balancer(PoolOwner):
             kept.update(fresh)
             for address in removals:
                 kept.pop(address, None)
+        self.count_update(kept)
         for address, item in self.by_address.items():
             if kept.get(address) is not item:
                 self.retire(<Endpoint>item)
@@ -85,7 +87,50 @@ cdef class Balancer(PoolOwner):
 
     def close(self):
         """Forget every endpoint; connections in use end with their exchange."""
+        self.count_requests(None)
+        self.count_connections(None)
         self.update((), (), True)
+
+    # Counting
+
+    cdef void count_requests(self, BalancerSeries series):
+        """Requests count here from now on, and those that wait with them."""
+        if self.counted is not None:
+            self.counted.let_go(self, len(self.queue), self.reactor.now_ns)
+        self.counted = series
+        if series is not None:
+            series.hold(self, len(self.queue), self.limits.failfast_ns / 1e9)
+            if self.is_failing:
+                series.gate_shut()
+
+    cdef void count_connections(self, BalancerSeries series):
+        """Opaque connections count here from now on; those that wait stay where they began."""
+        if self.opaque_counted is not None:
+            self.opaque_counted.let_go(self, 0, self.reactor.now_ns)
+        self.opaque_counted = series
+        if series is not None:
+            series.hold(self, 0, self.limits.failfast_ns / 1e9)
+
+    cdef void count_update(self, dict kept):
+        cdef int64_t added = 0, removed = 0
+        if self.counted is None and self.opaque_counted is None:
+            return
+        for address, item in kept.items():
+            added += self.by_address.get(address) is not item
+        for address in self.by_address:
+            removed += address not in kept
+        if self.counted is not None:
+            self.counted.changed(added, removed)
+        if self.opaque_counted is not None:
+            self.opaque_counted.changed(added, removed)
+
+    def ready_count(self):
+        """How many endpoints can be had now."""
+        cdef int64_t now_ns = self.reactor.time_ns()
+        cdef int count = 0
+        for item in self.endpoints:
+            count += (<Endpoint>item).is_ready(now_ns)
+        return count
 
     cdef uint64_t next_random(self):
         """xorshift64: P2C needs speed and spread, not secrecy."""
@@ -141,6 +186,8 @@ cdef class Balancer(PoolOwner):
         if endpoint is None:
             self.enqueue(exchange)
         else:
+            if self.counted is not None:
+                self.counted.passed()
             self.send(exchange, endpoint)
 
     cdef void send(self, Exchange exchange, Endpoint endpoint):
@@ -154,7 +201,10 @@ cdef class Balancer(PoolOwner):
 
     cdef void connection_stands(self, Endpoint endpoint):
         endpoint.succeeded()
-        self.is_failing = False
+        if self.is_failing:
+            self.is_failing = False
+            if self.counted is not None:
+                self.counted.gate_opened()
 
     cdef void connection_failed(self, Endpoint endpoint, object reason):
         if self.limits.backs_off:
@@ -172,6 +222,8 @@ cdef class Balancer(PoolOwner):
         exchange.waiting = True
         exchange.waiting_since_ns = self.reactor.now_ns
         self.queue.append(exchange)
+        if self.counted is not None:
+            self.counted.queued()
         if self.queue_timer.slot < 0:
             self.reactor.arm(self.queue_timer, QUEUE_TICK_NS)
 
@@ -179,10 +231,16 @@ cdef class Balancer(PoolOwner):
         exchange.waiting = False
         if exchange.endpoint is None:
             self.queue.remove(exchange)
+            self.count_left(exchange)
         elif exchange.is_http2:
             self.http2.forget(exchange)
         else:
             self.http1.forget(exchange)
+
+    cdef void count_left(self, Exchange exchange):
+        """It does not wait in the queue any more."""
+        if self.counted is not None:
+            self.counted.queue_left(self.reactor.now_ns - exchange.waiting_since_ns)
 
     cdef void drain_queue(self):
         cdef Exchange exchange
@@ -194,6 +252,7 @@ cdef class Balancer(PoolOwner):
                 return
             self.queue.pop(0)
             exchange.waiting = False
+            self.count_left(exchange)
             self.send(exchange, endpoint)
 
     cdef void expire_queue(self):
@@ -206,7 +265,11 @@ cdef class Balancer(PoolOwner):
                 break
             self.queue.pop(0)
             exchange.waiting = False
-            self.is_failing = True
+            self.count_left(exchange)
+            if not self.is_failing:
+                self.is_failing = True
+                if self.counted is not None:
+                    self.counted.gate_shut()
             exchange.is_unreached = True
             exchange.refuse(504, "failfast")
         if self.queue:

@@ -31,7 +31,6 @@ cdef class Exchange(Tally):
     cdef bint is_idempotent
     cdef bint is_unreached           # refused before any application can have seen it
     cdef int attempts, status
-    cdef int grpc_status             # NOT_GRPC, GRPC_UNSAID, or what headers or trailers said: see classify
     cdef int64_t started_ns, waiting_since_ns
     cdef RequestSeries counted_as    # set by who routes; None counts it under its endpoint
     cdef RequestSeries requests

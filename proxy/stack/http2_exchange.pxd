@@ -37,7 +37,6 @@ cdef class HTTP2Exchange(Exchange):
     cdef bint response_waits         # the server stream has run dry
     cdef bint response_complete      # has come whole
     cdef bint response_sent          # has left whole
-    cdef bint is_grpc                # refusals are told in gRPC's terms
     cdef uint32_t reset_code         # with which the client of this proxy left
     cdef void request_ready(self)
     cdef void drop_request(self)

@@ -22,9 +22,6 @@ cdef enum:
 # still served.
 cdef int64_t DRAIN_NS = 1_000_000_000
 
-# gRPC clients are told in their own terms: Linkerd's mapping of what a proxy answers itself.
-GRPC_CODES = {400: 13, 403: 7, 404: 5, 429: 8, 431: 8, 500: 13, 502: 14, 503: 14, 504: 4, 508: 10}
-
 
 cdef class DrainTimer(Timer):
     cdef void expired(self):
@@ -240,7 +237,7 @@ cdef class HTTP2Server(ServerSide):
         cdef char number[12]
         cdef bytes reason
         exchange.is_active = False
-        exchange.refused(200 if exchange.is_grpc else status, error, self.reactor.now_ns)
+        exchange.refused(status, error, self.reactor.now_ns)
         self.router.refused(status, error)
         exchange.drop_request()
         if self.transport is None or not exchange.server_open:
@@ -250,7 +247,7 @@ cdef class HTTP2Server(ServerSide):
         block.add(b":status", 7, number, strlen(number), False)
         if exchange.is_grpc:
             block.add(b"content-type", 12, b"application/grpc", 16, False)
-            snprintf(number, sizeof(number), b"%d", <int>GRPC_CODES.get(status, 2))
+            snprintf(number, sizeof(number), b"%d", classify.grpc_code(status))
             block.add(b"grpc-status", 11, number, strlen(number), False)
             block.add(b"grpc-message", 12, <const char*>reason, len(reason), False)
         block.add(b"content-length", 14, b"0", 1, False)

@@ -66,6 +66,7 @@ cdef class OpaqueConnect(Protocol):
         self.connections.add(self)
         self.early.put(data, size)
         self.started_ns = self.balancer.reactor.time_ns()
+        self.counted = self.balancer.opaque_counted
         self.attempt()
 
     cdef void attempt(self):
@@ -78,6 +79,9 @@ cdef class OpaqueConnect(Protocol):
             return
         self.endpoint = self.balancer.pick(self.avoid)
         if self.endpoint is None:
+            if self.queued_ns == 0 and self.counted is not None:
+                self.queued_ns = self.balancer.reactor.time_ns()
+                self.counted.queued()
             if self.balancer.reactor.time_ns() - self.started_ns > self.balancer.limits.failfast_ns:
                 self.give_up("failfast")
                 return
@@ -85,6 +89,10 @@ cdef class OpaqueConnect(Protocol):
             retry.connect = self
             self.balancer.reactor.arm(retry, RETRY_NS)
             return
+        if self.queued_ns != 0:
+            self.leave_queue()
+        elif self.counted is not None:
+            self.counted.passed()
         self.attempts += 1
         address = self.endpoint.address
         if self.endpoint.identity is not None:
@@ -126,6 +134,10 @@ cdef class OpaqueConnect(Protocol):
             return
         self.give_up("connect timeout" if isinstance(reason, TimeoutError) else "connect error")
 
+    cdef void leave_queue(self):
+        self.counted.queue_left(self.balancer.reactor.time_ns() - self.queued_ns)
+        self.queued_ns = 0
+
     cdef void give_up(self, str error):
         if not self.downstream_gone:
             self.downstream.abort()
@@ -136,6 +148,8 @@ cdef class OpaqueConnect(Protocol):
         """Opaque connections end when their ends do: there is no telling where one message stops."""
 
     cdef void settle(self):
+        if self.queued_ns != 0:
+            self.leave_queue()
         self.connections.discard(self)
         on_end = self.on_end
         self.on_end = None

@@ -31,7 +31,7 @@ cdef class AccessLine:
     cdef int64_t began_ns, sent_ns
     cdef str client, identity, timestamp, method, uri, version
     cdef str host, user_agent, request_bytes
-    cdef str b3_trace_id, request_id, amazon_trace_id
+    cdef str b3_trace_id, request_id, amazon_trace_id, w3c_trace_id
     cdef void request(self, const char* method, Py_ssize_t method_size, const char* uri, Py_ssize_t uri_size,
                       str version)
     cdef void header(self, const char* name, Py_ssize_t name_size, const char* value, Py_ssize_t size)

@@ -162,6 +162,10 @@ cdef class AccessLine:
             self.request_id = self.request_id or text(value, size)
         elif name_size == 15 and fields.equals_ignoring_case(name, 15, b"x-amzn-trace-id"):
             self.amazon_trace_id = self.amazon_trace_id or text(value, size)
+        elif name_size == 11 and size >= 55 and fields.equals_ignoring_case(name, 11, b"traceparent"):
+            # W3C: version, trace id of 32 digits, parent, flags, between dashes.
+            if self.w3c_trace_id is None and value[2] == 45 and value[35] == 45:
+                self.w3c_trace_id = text(value + 3, 32)
 
     cdef void answered(self, int status, const char* length, Py_ssize_t size):
         """The response's head is known: `length` is its content-length, NULL for none."""
@@ -200,7 +204,8 @@ cdef class AccessLine:
         trace_id = self.b3_trace_id
         if trace_id is None:
             trace_id = self.request_id if self.request_id is not None else self.amazon_trace_id
-        shown["trace_id"] = trace_id or ""
+        # Linkerd looks no further; who has only W3C's context is found by that.
+        shown["trace_id"] = (self.w3c_trace_id if trace_id is None else trace_id) or ""
         shown["uri"] = self.uri
         shown["user_agent"] = self.user_agent
         shown["version"] = self.version

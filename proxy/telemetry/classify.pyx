@@ -10,7 +10,6 @@ from libc.string cimport memcmp
 cdef unsigned int GRPC_FAILURES = 1 << 2 | 1 << 4 | 1 << 7 | 1 << 13 | 1 << 14 | 1 << 15
 
 cdef enum:
-    GRPC_UNKNOWN = 2
     GRPC_LAST = 16      # the highest code that gRPC defines
 
 
@@ -42,6 +41,25 @@ cdef int parse_grpc_status(const char* value, Py_ssize_t size) noexcept nogil:
     if code > 65535:
         return GRPC_UNSAID
     return code if code <= GRPC_LAST else GRPC_UNKNOWN
+
+
+cdef int grpc_code(int status) noexcept nogil:
+    """What a gRPC client is told where another would get this HTTP status of the proxy itself (Linkerd's mapping)."""
+    if status == 400 or status == 500:
+        return 13
+    if status == 403:
+        return 7
+    if status == 404:
+        return 5
+    if status == 429 or status == 431:
+        return 8
+    if status == 502 or status == 503:
+        return 14
+    if status == 504:
+        return 4
+    if status == 508:
+        return 10
+    return GRPC_UNKNOWN
 
 
 def classified(int status, int grpc_status) -> bool:

@@ -11,7 +11,7 @@ cdef enum:
     MAX_OVERFLOWS = 64  # series of one table that stand for those beyond its limit
 
 # Labels whose values are few whatever a peer does: they stay when the rest is folded into `other`.
-KEPT = frozenset({"direction", "peer", "tls", "error", "result"})
+KEPT = frozenset({"direction", "peer", "tls", "error", "result", "protocol"})
 
 LATENCY_BOUNDS_MS = (
     1, 2, 3, 4, 5, 10, 20, 30, 40, 50, 100, 200, 300, 400, 500, 1000, 2000, 3000, 4000, 5000,
@@ -135,7 +135,16 @@ cdef class RequestSeries(Series):
         self.outcomes.append(found)
         return found
 
-    # For tests and tools: the compiled calls above as Python sees them.
+    # The compiled calls above as Python sees them: for calls of the control plane, tests and tools.
+
+    def began(self, int64_t now_ns):
+        self.sent(now_ns)
+
+    def answered(self, int status, int64_t elapsed_ns):
+        self.observe(status, elapsed_ns)
+
+    def over(self, int status, int grpc_status, str error, int64_t now_ns):
+        self.ended(status, grpc_status, error, now_ns)
 
     def count(self, int status, *, int grpc_status=NOT_GRPC, str error=None, int64_t elapsed_ns=0, int64_t now_ns=0):
         """One whole request: sent, first byte after `elapsed_ns`, ended."""

@@ -1,5 +1,5 @@
-"""Counters as Prometheus text (exposition format 0.0.4): pure. Families in, chunks of bytes out; counts nothing
-itself.
+"""Counters as text, in Prometheus's format 0.0.4 or as OpenMetrics: pure. Families in, chunks of bytes out; counts
+nothing itself.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,13 +7,14 @@ from math import isnan
 from typing import Final, NamedTuple
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 BATCH: Final = 512
 """Lines between two chunks: whoever sends them lets the loop run in between, so that a scrape delays no request.
 
 They take half a millisecond.
 """
 END: Final = b"# EOF\n"
-"""Closes the text: a scrape that was cut short is told from a whole one."""
+"""Closes the text, a comment in format 0.0.4: a scrape that was cut short is told from a whole one."""
 
 Labels = tuple[tuple[str, str], ...] | str
 """Pairs in the order they are shown, or what `labels_text` made of them."""
@@ -25,6 +26,10 @@ class Histogram(NamedTuple):
     bounds: tuple[float, ...]
     counts: Sequence[int]
     sum: float
+
+
+class Modern(Histogram):
+    """A histogram as Linkerd's newer generation writes it: `le` stands first, and bounds always have a fraction."""
 
 
 Value = float | Histogram
@@ -63,7 +68,9 @@ def number(value: float) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
-def render(families: Iterable[tuple[str, str, str, Iterable[Sample]]], batch: int = BATCH) -> Iterator[bytes]:
+def render(
+    families: Iterable[tuple[str, str, str, Iterable[Sample]]], batch: int = BATCH, openmetrics: bool = False
+) -> Iterator[bytes]:
     """The text in chunks of about `batch` lines. A family without series is left out."""
     lines: list[str] = []
     waiting = 0
@@ -72,11 +79,12 @@ def render(families: Iterable[tuple[str, str, str, Iterable[Sample]]], batch: in
         for labels, value in samples:
             if not is_headed:
                 words = sentence.replace("\\", "\\\\").replace("\n", "\\n")
-                lines.append(f"# HELP {name} {words}\n# TYPE {name} {kind}\n")
+                titled = name.removesuffix("_total") if openmetrics and kind == "counter" else name
+                lines.append(f"# HELP {titled} {words}\n# TYPE {titled} {kind}\n")
                 is_headed = True
             text = labels if isinstance(labels, str) else labels_text(labels)
             if isinstance(value, Histogram):
-                lines.append(_histogram(name, text, value))
+                lines.append(_histogram(name, text, value, openmetrics))
                 waiting += len(value.counts) + 1
             elif text:
                 lines.append(f"{name}{{{text}}} {number(value)}\n")
@@ -91,14 +99,19 @@ def render(families: Iterable[tuple[str, str, str, Iterable[Sample]]], batch: in
         yield "".join(lines).encode()
 
 
-def _histogram(name: str, text: str, value: Histogram) -> str:
-    prefix = f"{name}_bucket{{{text}," if text else f"{name}_bucket{{"
+def _histogram(name: str, text: str, value: Histogram, openmetrics: bool) -> str:
+    before, after = f"{name}_bucket{{{text}," if text else f"{name}_bucket{{", ""
+    if isinstance(value, Modern):
+        before, after = f"{name}_bucket{{", f",{text}" if text else ""
+    spelt = repr if openmetrics or isinstance(value, Modern) else number
     total = 0
     lines = []
     for bound, count in zip(value.bounds, value.counts, strict=False):
         total += count
-        lines.append(f'{prefix}le="{number(bound)}"}} {total}\n')
+        lines.append(f'{before}le="{spelt(float(bound))}"{after}}} {total}\n')
     total += sum(value.counts[len(value.bounds) :])
     braced = f"{{{text}}}" if text else ""
-    lines.append(f'{prefix}le="+Inf"}} {total}\n{name}_sum{braced} {number(value.sum)}\n{name}_count{braced} {total}\n')
+    lines.append(
+        f'{before}le="+Inf"{after}}} {total}\n{name}_sum{braced} {number(value.sum)}\n{name}_count{braced} {total}\n'
+    )
     return "".join(lines)

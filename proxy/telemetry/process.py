@@ -13,8 +13,8 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _STARTED: Final = time.time()
 
 
-def families(version: str) -> list[Family]:
-    """process_* and proxy_build_info."""
+def families(version: str, suites: str, groups: str) -> list[Family]:
+    """process_*, proxy_build_info and what TLS is made of."""
     with open("/proc/self/stat", "rb") as file:
         stat = file.read().rpartition(b")")[2].split()
     with open("/proc/self/statm", "rb") as file:
@@ -32,4 +32,6 @@ def families(version: str) -> list[Family]:
     ]
     found = [Family(name, kind, sentence, [((), value)]) for name, kind, sentence, value in rows]
     build = Family("proxy_build_info", "gauge", "What is running.", [((("version", version), ("vendor", "tulle")), 1)])
-    return [*found, build]
+    offered = (("version", "TLSv1.3"), ("suites", suites), ("groups", groups))
+    tls = Family("tulle_tls_info", "gauge", "What this proxy offers in TLS.", [(offered, 1)])
+    return [*found, build, tls]

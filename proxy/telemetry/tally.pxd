@@ -14,6 +14,8 @@ cdef class Tally:
     cdef StreamSeries route          # set by who routes; None is not counted by route
     cdef StreamSeries backend        # likewise; None inbound, where the route says it all
     cdef AccessLine line             # None while there is no access log
+    cdef bint is_grpc                # counted, and refused, in gRPC's terms
+    cdef int grpc_status             # NOT_GRPC, GRPC_UNSAID, or what headers or trailers said: see classify
     cdef int64_t began_ns, complete_ns, attempt_ns
     cdef bint is_attempted, is_concluded
     cdef void request_began(self, int64_t now_ns)
@@ -21,6 +23,7 @@ cdef class Tally:
     cdef void request_ended(self, int64_t now_ns)
     cdef void attempt_began(self, int64_t now_ns)
     cdef void attempt_ended(self, int status, str error, int64_t now_ns)
+    cdef int counted_status(self, int status)
     cdef void refused(self, int status, str error, int64_t now_ns)
     cdef void concluded(self, int status, str error, int64_t now_ns)
     cdef void log_http1_answer(self)

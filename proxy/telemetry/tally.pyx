@@ -5,6 +5,7 @@ It is the base of Exchange, so that counting costs no object of its own; every c
 from libc.stdint cimport int64_t
 
 from proxy.io.reactor cimport monotonic_ns
+from proxy.telemetry cimport classify
 from proxy.telemetry.access_log cimport AccessLine
 from proxy.telemetry.streams cimport StreamSeries, error_word
 from proxy.wire cimport fields, http1
@@ -23,6 +24,7 @@ cdef class Tally:
         self.attempt_ns = 0
         self.is_attempted = False
         self.is_concluded = False
+        self.is_grpc = False
         self.route = None
         self.backend = None
         self.line = None
@@ -53,15 +55,25 @@ cdef class Tally:
         self.is_attempted = False
         if self.backend is not None:
             self.backend.ended(
-                status, error_word(error), now_ns - self.attempt_ns,
+                self.counted_status(status), error_word(error), now_ns - self.attempt_ns,
                 now_ns - max(self.complete_ns, self.attempt_ns) if self.complete_ns else 0, now_ns,
             )
 
+    cdef int counted_status(self, int status):
+        """What the series of route and backend know an ending by: the HTTP status, for gRPC its code."""
+        if not self.is_grpc:
+            return status
+        return self.grpc_status if self.grpc_status >= 0 else classify.GRPC_UNKNOWN
+
     cdef void refused(self, int status, str error, int64_t now_ns):
-        """The proxy itself answers, with an empty body; the status counts, or the cause where that says more."""
+        """The proxy itself answers, with an empty body; the status counts, or the cause where that says more. A gRPC
+        client is told a code instead of the status."""
+        cdef bint is_cause = error in PROXY_CAUSES
         if self.line is not None:
-            self.log_answer(status, b"0", 1)
-        if error in PROXY_CAUSES:
+            self.log_answer(200 if self.is_grpc else status, b"0", 1)
+        if self.is_grpc:
+            self.grpc_status = classify.GRPC_UNSAID if is_cause else classify.grpc_code(status)
+        if is_cause:
             self.concluded(0, error, now_ns)
         else:
             self.concluded(status, None, now_ns)
@@ -76,8 +88,8 @@ cdef class Tally:
             self.line = None
         if self.route is not None:
             self.route.ended(
-                status, error_word(error), now_ns - self.began_ns, now_ns - self.complete_ns if self.complete_ns else 0,
-                now_ns,
+                self.counted_status(status), error_word(error), now_ns - self.began_ns,
+                now_ns - self.complete_ns if self.complete_ns else 0, now_ns,
             )
 
     cdef void log_answer(self, int status, const char* length, Py_ssize_t size):

@@ -1,5 +1,9 @@
 ALPN_HTTP1: str
 ALPN_OPAQUE: str
+SUITES: bytes
+
+def offered_groups() -> bytes: ...
+
 
 class TLSConfigError(ValueError): ...
 

@@ -159,6 +159,19 @@ cdef class TLSContext:
             openssl.ERR_clear_error()
 
 
+def offered_groups() -> bytes:
+    """The groups of key exchange that every context offers: the best list that the linked OpenSSL takes."""
+    cdef openssl.SSL_CTX* ctx = openssl.SSL_CTX_new(openssl.TLS_client_method())
+    try:
+        for groups in GROUPS:
+            if openssl.SSL_CTX_set1_groups_list(ctx, <bytes>groups) == 1:
+                return groups
+        return b""
+    finally:
+        openssl.SSL_CTX_free(ctx)
+        openssl.ERR_clear_error()
+
+
 cdef class TLSContexts:
     """What the listeners and dialers of one proxy use; empty until the first certificate arrives."""
 

@@ -137,6 +137,28 @@ def test_metrics_are_packed_for_who_asks(bench: Bench, accept: str, is_packed: b
     assert text.endswith(b"\n# EOF\n")
 
 
+PROMETHEUS_ACCEPTS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;"
+    "q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "format"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        (PROMETHEUS_ACCEPTS, "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        ("Application/OpenMetrics-Text; version=1.0.0", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    ],
+)
+def test_metrics_are_openmetrics_for_who_reads_nothing_else(bench: Bench, accept: str, format: str) -> None:
+    response = bench.ask("/metrics", accept=accept)
+    assert dict(response.headers)["content-type"] == format
+    assert content(response).endswith(b"\n# EOF\n")
+
+
 @pytest.mark.parametrize(
     ("method", "target"),
     [("POST", "/shutdown"), ("GET", "/env.json"), ("GET", "/proxy-log-level"), ("PUT", "/proxy-log-level")],

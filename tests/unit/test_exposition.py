@@ -1,12 +1,13 @@
-"""What /metrics says, read back by prometheus-client's own parser."""
+"""What /metrics says, read back by prometheus-client's own parsers: of the text format and of OpenMetrics."""
 
 import math
 from typing import Any
 
 import pytest
+from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.telemetry.exposition import Family, Histogram, escaped, labels_text, number, render
+from proxy.telemetry.exposition import END, Family, Histogram, Modern, escaped, labels_text, number, render
 
 
 def parsed(families: list[Any], batch: int = 256) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -51,6 +52,62 @@ def test_a_histogram_is_cumulative_and_ends_in_infinity() -> None:
         assert counts == [2, 5, 9]
         assert seen["ms_count", labels] == 9
         assert seen["ms_sum", labels] == 77
+
+
+def test_the_newer_histograms_are_written_as_linkerd_does() -> None:
+    """`le` first, and never an integer; the older ones keep theirs last."""
+    labels = (("parent", "a"), ("route", "b"))
+    newer = [(labels, Modern((0.05, 1.0, 128), (1, 0, 0, 2), 3.5)), ((), Modern((1,), (0, 0), 0))]
+    older = [(labels, Histogram((1, 50000), (1, 0, 2), 7))]
+    families = [Family("new", "histogram", "New.", newer), Family("old", "histogram", "Old.", older)]
+    text = b"".join(render(families)).decode()
+    assert [line for line in text.splitlines() if not line.startswith("#")] == [
+        'new_bucket{le="0.05",parent="a",route="b"} 1',
+        'new_bucket{le="1.0",parent="a",route="b"} 1',
+        'new_bucket{le="128.0",parent="a",route="b"} 1',
+        'new_bucket{le="+Inf",parent="a",route="b"} 3',
+        'new_sum{parent="a",route="b"} 3.5',
+        'new_count{parent="a",route="b"} 3',
+        'new_bucket{le="1.0"} 0',
+        'new_bucket{le="+Inf"} 0',
+        "new_sum 0",
+        "new_count 0",
+        'old_bucket{parent="a",route="b",le="1"} 1',
+        'old_bucket{parent="a",route="b",le="50000"} 1',
+        'old_bucket{parent="a",route="b",le="+Inf"} 3',
+        'old_sum{parent="a",route="b"} 7',
+        'old_count{parent="a",route="b"} 3',
+    ]
+
+
+def strictly(text: str) -> list[Any]:
+    return list(openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+
+
+def test_as_openmetrics_it_satisfies_the_strict_parser() -> None:
+    families = [
+        Family("request_total", "counter", "Requests \\ two\nlines.", [((("l", 'a"b\\c\nd'),), 3)]),
+        Family("tcp_open_connections", "gauge", "Open.", [((), 2)]),
+        Family("response_latency_ms", "histogram", "Latency.", [((("l", "x"),), Histogram((1, 5), (2, 3, 4), 77))]),
+        Family("d_seconds", "histogram", "Lasted.", [((("l", "x"),), Modern((0.05, 10.0), (2, 3, 4), 7.5))]),
+    ]
+    text = b"".join(render(families, openmetrics=True)) + END
+    found = {family.name: family for family in strictly(text.decode())}
+    assert {name: family.type for name, family in found.items()} == {
+        "request": "counter", "tcp_open_connections": "gauge", "response_latency_ms": "histogram",
+        "d_seconds": "histogram",
+    }  # fmt: skip
+    assert found["request"].samples[0].labels == {"l": 'a"b\\c\nd'}
+    les = [sample.labels["le"] for sample in found["response_latency_ms"].samples if "le" in sample.labels]
+    assert les == ["1.0", "5.0", "+Inf"]
+    # The text format is another: that parser has to know, or nothing was shown here.
+    with pytest.raises(ValueError):
+        strictly((b"".join(render(families)) + END).decode())
+
+
+def test_the_end_is_a_comment_to_who_reads_the_text_format() -> None:
+    text = (b"".join(render([Family("x", "gauge", "One.", [((), 1)])])) + END).decode()
+    assert [family.name for family in text_string_to_metric_families(text)] == ["x"]
 
 
 def test_labels_rendered_beforehand_are_the_same_text() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import grpc
 import pytest
 import uvloop
 from prometheus_client import Metric
@@ -11,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.admin.server import Admin, Peer, Request
 from proxy.telemetry.counters import RequestSeries, TCPSeries
 from proxy.telemetry.exposition import render
+from proxy.telemetry.families import COARSE, GRPC_NAMES, merged
 from proxy.telemetry.log import Log
-from proxy.telemetry.registry import COARSE, KEPT_EVENTS, MAX_EVENTS, MAX_INBOUND, Registry, merged
+from proxy.telemetry.registry import KEPT_EVENTS, MAX_EVENTS, MAX_INBOUND, Registry
 from proxy.telemetry.streams import DURATION_BOUNDS, ERRORS
 
 SECOND = 1_000_000_000
@@ -162,6 +164,11 @@ def test_errors_by_route_are_linkerds_words() -> None:
         "IDLE_TIMEOUT", "CANCEL", "REFUSED", "ENHANCE_YOUR_CALM", "RESET", "GO_AWAY", "IO", "UNKNOWN",
     }  # fmt: skip
     assert set(ERRORS.values()) <= words
+
+
+def test_codes_of_grpc_have_their_names() -> None:
+    assert tuple(code.name for code in grpc.StatusCode) == GRPC_NAMES
+    assert [code.value[0] for code in grpc.StatusCode] == list(range(17))
 
 
 # Speed
