@@ -56,9 +56,13 @@ def test_a_meshed_caller(policed: tuple[Case, bool, Pod, tuple[str, int]], clien
     told = {"tls": "true", "client_id": client.identity, "target_port": str(PORT)}
     if allowed:
         assert pod.proxy.metric("response_total", direction="inbound", authz_name=case.policy, **told) == 1
+        let_in = {"authz_kind": "default", "authz_name": case.policy, "route_kind": "default", "route_name": "default"}
+        assert pod.proxy.metric("inbound_http_authz_allow_total", **let_in, srv_name=case.policy, **told) == 1
     else:
         assert "l5d-proxy-error" not in answer.headers, "the outbound proxy keeps what another proxy said to itself"
-        assert pod.proxy.metric("inbound_http_authz_deny_total", **told) == 1
+        refused = {"route_kind": "default", "route_name": "default", "srv_name": case.policy}
+        assert pod.proxy.metric("inbound_http_authz_deny_total", **refused, **told) == 1
+        assert pod.proxy.metric("inbound_http_authz_allow_total", **told) == 0
         assert pod.proxy.metric("inbound_http_errors_total", error="unauthorized", **told) == 1
         assert "inbound request refused" in pod.proxy.log
 
