@@ -4,15 +4,25 @@ PYTHON ?= python3
 STACK ?= local
 CONTEXT ?=
 REGISTRY ?=
+ENGINE ?= buildah
+ARCHIVE ?=
+CLUSTER ?=
+# The images that nodes are told to run: on the local cluster what it was given, elsewhere what was pushed. Empty leaves
+# it to the stack's own configuration.
+REFS ?= $(if $(CONTEXT),build/images-pushed.json,build/images.json)
 VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := $(BIN)/tulle
 TARGET := --stack $(STACK) $(if $(CONTEXT),--context $(CONTEXT))
-PLAYBOOK := ANSIBLE_CONFIG=ansible/ansible.cfg $(BIN)/ansible-playbook
+CACHE := $(or $(TULLE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tulle)
+# Ansible's own folders are in the cache too, instead of in three places of the home folder.
+PLAYBOOK := ANSIBLE_CONFIG=ansible/ansible.cfg ANSIBLE_HOME=$(CACHE)/ansible ANSIBLE_REMOTE_TEMP=$(CACHE)/ansible/tmp \
+	ANSIBLE_ASYNC_DIR=$(CACHE)/ansible/async $(BIN)/ansible-playbook
+SETTINGS := ansible/roles/cluster/defaults/main.yml
 SOURCES := $(shell find proxy -name '*.pyx' -o -name '*.pxd' 2>/dev/null) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages up cluster images deploy proof down test check iac-check bench soak push lock proto clean
+.PHONY: help setup packages up cluster images pushed deploy proof down test check iac-check bench soak push lock proto clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -41,20 +51,28 @@ $(VENV)/.built: $(VENV)/.locked $(SOURCES)
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-up: setup $(if $(CONTEXT),,cluster images) deploy proof ## a Kubernetes (unless CONTEXT= names one), the mesh, a demo, and the proof that it works
+up: setup $(if $(CONTEXT),$(if $(REGISTRY),push) pushed,cluster images) deploy proof ## a Kubernetes (unless CONTEXT= names one), the mesh, a demo, and the proof that it works
 
-cluster: setup ## the local single-node Kubernetes alone
-	@$(PLAYBOOK) ansible/playbooks/site.yml
+cluster: setup ## the local single-node Kubernetes alone; CLUSTER="cluster_port_api=7443 ..." sets it up otherwise, and is remembered
+	@for each in $(CLUSTER); do grep -q "^$${each%%=*}: " $(SETTINGS) && test "$${each#*=}" != "$$each" || \
+		{ echo "cluster: '$$each' in CLUSTER is no NAME=VALUE with a name of $(SETTINGS)" >&2; exit 2; }; done
+	@$(PLAYBOOK) ansible/playbooks/site.yml $(if $(CLUSTER),-e "$(CLUSTER)")
 
-images: setup ## build the images and load them into the local cluster
-	@$(PLAYBOOK) ansible/playbooks/images.yml
+images: setup ## build the images and load them into the local cluster; ENGINE=docker|podman builds there, ARCHIVE=FILE writes a file
+	@$(PLAYBOOK) ansible/playbooks/images.yml -e images_engine=$(ENGINE) $(if $(ARCHIVE),-e images_archive=$(abspath $(ARCHIVE)))
+	@$(if $(ARCHIVE),echo "images: all in $(ARCHIVE); load it into the nodes, then: $(DEPLOY) up --stack dev --context NAME -c images.refs=@build/images.json")
+
+pushed: # nodes elsewhere cannot pull what is only on this machine: better said now than by each of them
+	@test -z "$(REFS)" || test -s "$(REFS)" || { echo "up: nothing was pushed that the nodes of $(CONTEXT) could pull: there is no $(REFS)." >&2; \
+		echo "  make up CONTEXT=$(CONTEXT) REGISTRY=registry.example/tulle pushes the images first;" >&2; \
+		echo "  REFS=build/images.json takes those that you loaded into its nodes, REFS= those that the stack names." >&2; exit 2; }
 
 deploy: setup
-	@$(DEPLOY) up $(TARGET) --yes $(if $(CONTEXT),,-c images.refs=@build/images.json)
+	@$(DEPLOY) up $(TARGET) --yes $(if $(REFS),-c images.refs=@$(REFS))
 
 proof: setup
 	@$(DEPLOY) check $(if $(CONTEXT),--context $(CONTEXT)) --wait 180s
-	@$(DEPLOY) stat deploy -n demo $(if $(CONTEXT),--context $(CONTEXT)) --wait 120s
+	@$(if $(filter local,$(STACK)),$(DEPLOY) stat deploy -n demo $(if $(CONTEXT),--context $(CONTEXT)) --wait 120s)
 
 down: setup ## remove the mesh; without CONTEXT= also the local cluster, and nothing else
 	@$(if $(CONTEXT),$(DEPLOY) down $(TARGET) --yes,$(PLAYBOOK) ansible/playbooks/reset.yml)
@@ -76,9 +94,11 @@ bench: cluster images ## the proxy, from its image, beside Envoy; writes build/b
 soak: cluster images ## ten minutes (SOAK_MINUTES=) at half of saturation, endpoints churning; nothing may fail or grow
 	@$(BIN)/python -m tests.bench.soak
 
-push: setup ## push the images: make push REGISTRY=registry.example/tulle
+push: setup ## build the images and push them: make push REGISTRY=registry.example/tulle
 	@test -n "$(REGISTRY)" || { echo "push: say where to: make push REGISTRY=registry.example/tulle" >&2; exit 2; }
-	@$(PLAYBOOK) ansible/playbooks/images.yml -e images_registry=$(REGISTRY)
+	@$(PLAYBOOK) ansible/playbooks/images.yml -e images_engine=$(ENGINE) -e images_registry=$(REGISTRY)
+	@echo "push: the digests are in build/images-pushed.json; next:"
+	@echo "  $(DEPLOY) up --stack $(if $(filter local,$(STACK)),dev,$(STACK)) --context $(or $(CONTEXT),NAME) -c images.refs=@build/images-pushed.json"
 
 lock: ## resolve both requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \

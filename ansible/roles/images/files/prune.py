@@ -47,6 +47,7 @@ def main(history_file: Path, keep: int) -> None:
     history = [name for name in history if name not in given["wanted"]] + given["wanted"]
     used = set(given["used"].split())
     old = [name for name in outdated(history, keep) if name not in used]
+    history_file.parent.mkdir(parents=True, exist_ok=True)
     history_file.write_text(json.dumps([name for name in history if name not in old], indent=2) + "\n")
     built = {name for image in given["built"] for name in image.get("names") or []}
     remove = {
