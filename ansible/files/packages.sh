@@ -3,27 +3,52 @@
 # Idempotent and quiet when there is nothing to do. Never removes a package that is installed.
 set -eu
 
-needed="ca-certificates gcc libc6-dev make libnghttp2-dev libssl-dev iproute2 iptables tcpdump tshark wrk nginx-light nghttp2-client"
-case "${PYTHON:-python3}" in
-    /*|*/*) ;;
-    *)
-        # A Python from elsewhere (pyenv, a build of one's own) brings venv and headers itself.
-        if ! "${PYTHON:-python3}" -c 'import venv, ensurepip, sysconfig, os, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null; then
-            needed="$needed python3 python3-venv python3-dev"
-        fi
-        ;;
-esac
+python=${PYTHON:-python3}
+needed="ca-certificates gcc libc6-dev make libnghttp2-dev libssl-dev iproute2 iptables wrk nginx-light nghttp2-client"
+
+# What a compiled proxy in an environment of its own takes of an interpreter.
+python_is_complete() {
+    "$python" -c 'import venv, ensurepip, sysconfig, os, sys
+sys.exit(sys.version_info < (3, 11) or not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null
+}
+
+# Whether the compiler finds a header, and what is said after it holds.
+has_header() {
+    printf '#include <%s>\n%s\n' "$1" "${2:-}" | gcc -E - >/dev/null 2>&1
+}
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
+    missing=""
+    lacks() { missing="$missing
+  $1"; }
     for command in gcc make ip iptables; do
-        command -v "$command" >/dev/null 2>&1 || missing="${missing:-} $command"
+        command -v "$command" >/dev/null 2>&1 || lacks "$command"
     done
-    if [ -n "${missing:-}" ]; then
-        echo "setup: this is not Debian or Ubuntu; install these yourself:$missing, and the headers of libnghttp2, OpenSSL >= 3.0 and Python >= 3.11" >&2
+    # shellcheck disable=SC2310 # a failure is the answer
+    has_header stdlib.h || lacks "the headers of the C library (glibc-devel)"
+    # shellcheck disable=SC2310
+    has_header openssl/ssl.h '#if OPENSSL_VERSION_NUMBER < 0x30000000L
+#error old
+#endif' || lacks "the headers of OpenSSL, 3.0 or later (Fedora openssl-devel, SUSE libopenssl-3-devel)"
+    # shellcheck disable=SC2310
+    has_header nghttp2/nghttp2.h || lacks "the headers of libnghttp2 (Fedora libnghttp2-devel, SUSE libnghttp2-devel)"
+    # shellcheck disable=SC2310
+    python_is_complete || lacks "Python, 3.11 or later, with venv and headers (Fedora python3-devel, SUSE python311-devel), or PYTHON=/path/to/another"
+    if [ -n "$missing" ]; then
+        echo "setup: this is not Debian or Ubuntu; install these yourself:$missing" >&2
         exit 1
     fi
     exit 0
 fi
+
+case $python in
+    # A Python from elsewhere (pyenv, a build of one's own) brings venv and headers itself.
+    */*) ;;
+    *)
+        # shellcheck disable=SC2310
+        python_is_complete || needed="$needed python3 python3-venv python3-dev"
+        ;;
+esac
 
 missing=""
 for package in $needed; do

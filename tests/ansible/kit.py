@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator  # type: ignore[import-untyped]
 
+from tests.kit.tools import cache_folder
+
 ROOT: Final = Path(__file__).parents[2]
 COLLECTION: Final = ROOT / "ansible"
 BIN: Final = Path(sys.executable).parent
@@ -37,7 +39,11 @@ def load(path: str, name: str = "") -> ModuleType:
 
 
 def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "ANSIBLE_CONFIG": str(COLLECTION / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **more}
+    """As `make` calls it: Ansible's own folders are below the user's cache, whatever folder a test gives the roles."""
+    cache = cache_folder() / "ansible"
+    folders = {"ANSIBLE_HOME": cache, "ANSIBLE_REMOTE_TEMP": cache / "tmp", "ANSIBLE_ASYNC_DIR": cache / "async"}
+    settings = {"ANSIBLE_CONFIG": str(COLLECTION / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    return {**os.environ, **settings, **{name: str(path) for name, path in folders.items()}, **more}
 
 
 def playbook(

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -49,13 +50,20 @@ class Sandbox:
         assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def playbook(self, name: str) -> subprocess.CompletedProcess[str]:
+    def playbook(self, name: str, collection: Path = COLLECTION, **more: str) -> subprocess.CompletedProcess[str]:
         settings = {
+            **more,
             "cluster_cgroup": CGROUP,
             "node_sysctl_floors": FLOORS,
             "node_sysctl_file": str(self.folder / "sysctl.conf"),
         }
-        done = playbook(name, "-e", json.dumps(settings), before=self.inside, TULLE_STATE=str(self.state))
+        done = playbook(
+            collection / "playbooks" / name,
+            *("-e", json.dumps(settings)),
+            before=self.inside,
+            TULLE_STATE=str(self.state),
+            ANSIBLE_CONFIG=str(collection / "ansible.cfg"),
+        )
         assert done.returncode == 0, message(done)[-3000:]
         return done
 
@@ -102,9 +110,20 @@ class Sandbox:
                 for line in self.run(program, check=False).splitlines()
                 if line.startswith("-")
             ],
-            "mounts": [
-                line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.state) in line
-            ],
+            # In whatever mount namespace a process is left: what only a leftover one sees is a leftover too.
+            "mounts": sorted(
+                {
+                    line
+                    for path in Path("/proc").glob("[0-9]*/mountinfo")
+                    for line in _read(path).decode(errors="replace").splitlines()
+                    if str(self.state) in line
+                }
+            ),
+            # Each pod has a network of its own, by a name that a mount holds or by a process that is in it.
+            "networks": sorted(path.name for path in Path("/run/netns").glob("*")),
+            "networks of processes": sorted(
+                name for path in Path("/proc").glob("[0-9]*") if (name := _network_of(path, CGROUP))
+            ),
             "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{CGROUP}")),
             "processes": sorted(
                 path.parent.name
@@ -119,6 +138,16 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def _network_of(process: Path, cgroup: str) -> str:
+    """The network namespace of a process that is below the cluster's cgroup."""
+    try:
+        if f"/{cgroup}/" in (process / "cgroup").read_text():
+            return os.readlink(process / "ns/net")
+    except OSError:
+        pass
+    return ""
 
 
 @pytest.fixture
@@ -151,11 +180,21 @@ def manifest(image: str) -> str:
 def test_a_cluster_comes_stays_and_goes_without_a_trace(sandbox: Sandbox) -> None:
     before = sandbox.traces()
 
-    sandbox.playbook("site.yml")
+    sandbox.playbook("site.yml", cluster_port_api="7443")
     began = time.monotonic()
     again = sandbox.playbook("site.yml")
     assert changed(again) == 0, message(again)
     assert time.monotonic() - began < 60 * slowness()
+    # The port was set once, and is what a client is told ever after.
+    assert sandbox.kubectl("config", "view", "--output=jsonpath={.clusters[0].cluster.server}").endswith(":7443")
+
+    # Another clone of these files finds the cluster, and leaves everything as it is.
+    keeper = sandbox.pid("keeper")
+    clone = sandbox.folder / "clone/ansible"
+    shutil.copytree(COLLECTION, clone, symlinks=True)
+    found = sandbox.playbook("site.yml", clone)
+    assert changed(found) == 0, message(found)
+    assert sandbox.pid("keeper") == keeper
 
     image = sandbox.run(
         *(

@@ -71,7 +71,7 @@ class TestChecks:
             (problem,) = checks.ports(settings_of(tmp_path, ports={"api": port}))
         assert f"port {port} (api) is in use by" in problem
         assert f"(process {os.getpid()})" in problem
-        assert "-e cluster_port_api=PORT" in problem
+        assert problem.endswith("make up CLUSTER=cluster_port_api=PORT")
 
     def test_a_port_that_only_loopback_listens_on_is_free(self, tmp_path: Path) -> None:
         with socket.socket() as taken:
@@ -91,7 +91,7 @@ class TestChecks:
         monkeypatch.setattr(checks.network, "routes", lambda: routes)
         (problem,) = checks.subnets(settings_of(tmp_path))
         assert "pod subnet 192.0.2.0/24 overlaps this machine's route 192.0.0.0/16 (vpn0)" in problem
-        assert "-e cluster_pod_subnet=" in problem
+        assert problem.endswith("make up CLUSTER=cluster_pod_subnet=A.B.C.0/24")
 
     def test_our_own_bridge_is_not_in_the_way(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(checks.network, "routes", lambda: [{"dst": "192.0.2.0/24", "dev": "tulle-test0"}])

@@ -1,10 +1,13 @@
 """The collection's modules, with arguments as Ansible checks them."""
 
+import json
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.ansible.kit import load, module
+from tests.ansible.kit import load, may_sandbox, message, module, playbook
 
 sysctl_floor = load("plugins/modules/sysctl_floor.py")
 commands = load("plugins/modules/commands.py")
@@ -84,6 +87,43 @@ class TestKernelFeatures:
     def test_a_probe_without_a_way_to_ask(self) -> None:
         answer = module("kernel_features", {"probes": [{"name": "odd"}]})
         assert "command, path" in answer["msg"]
+
+
+@pytest.mark.skipif(bool(may_sandbox()), reason=may_sandbox() or "runs")
+class TestFreeSpace:
+    """A small disk of its own, which really has no more room."""
+
+    @pytest.fixture
+    def small(self, tmp_path: Path) -> Iterator[Path]:
+        place = tmp_path / "small"
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], check=True)
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", str(place)], check=True)
+
+    def test_a_disk_that_is_too_small_is_named_with_the_way_out(self, small: Path) -> None:
+        folder = small / "not/there/yet"
+        wanted = {"path": str(folder), "gib": 2, "setting": "TULLE_CACHE"}
+        assert module("free_space", {"wanted": [wanted]})["msg"] == (
+            f"0.0 GiB free at {folder}, 2 GiB needed: free some, or set TULLE_CACHE to a folder on a larger disk"
+        )
+        assert list(small.iterdir()) == []
+
+    def test_what_goes_to_one_disk_is_added_up(self, small: Path) -> None:
+        wanted = [{"path": str(small / name), "gib": 0.0006, "setting": name.upper()} for name in ("state", "cache")]
+        assert module("free_space", {"wanted": wanted[:1]})["changed"] is False
+        answer = module("free_space", {"wanted": wanted})["msg"]
+        assert f"{small}/state and {small}/cache" in answer
+        assert "set STATE or CACHE to" in answer
+
+    def test_images_are_not_begun(self, small: Path, tmp_path: Path) -> None:
+        settings = json.dumps({"images_load": False})
+        done = playbook("images.yml", "-e", settings, TULLE_CACHE=str(small), TULLE_STATE=str(tmp_path / "state"))
+        assert done.returncode != 0
+        assert f"0.0 GiB free at {small}, 4 GiB needed" in message(done)
+        assert list(small.iterdir()) == []
 
 
 def test_missing_programs_are_named_by_their_packages() -> None:

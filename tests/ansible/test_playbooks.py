@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.ansible.kit import BIN, COLLECTION, ROOT, environment, message, playbook
+from tests.ansible.kit import BIN, COLLECTION, ROOT, environment, may_sandbox, message, playbook
 
 PLAYBOOKS = sorted(path.name for path in (COLLECTION / "playbooks").glob("*.yml"))
 ROLES = sorted(path.name for path in (COLLECTION / "roles").iterdir())
@@ -38,6 +38,120 @@ def test_verifying_nothing_says_how_to_start(tmp_path: Path) -> None:
     done = playbook("verify.yml", TULLE_STATE=str(tmp_path / "state"))
     assert done.returncode != 0
     assert f"there is no local cluster below {tmp_path}/state: start one with 'make up'" in message(done)
+
+
+LOOK = """---
+- name: See what a cluster would be made with
+  hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - name: Take up what is remembered
+      ansible.builtin.include_role:
+        name: tulle.mesh.cluster
+        tasks_from: remembered.yml
+        public: true
+
+    - name: Show it
+      ansible.builtin.debug:
+        msg: "chosen {{ cluster_choices | to_json }}, serving {{ cluster_api_url }}"
+"""
+
+
+class TestRemembered:
+    """What is set for the cluster once holds for every run after, from whatever clone."""
+
+    @pytest.fixture
+    def look(self, tmp_path: Path) -> Path:
+        path = tmp_path / "look.yml"
+        path.write_text(LOOK)
+        (tmp_path / "state/config").mkdir(parents=True)
+        return path
+
+    @pytest.mark.parametrize(
+        ("before", "given", "told"),
+        [
+            ({}, "", "chosen {}, serving https://10.86.0.1:6443"),
+            ({}, "cluster_port_api=7443", 'chosen {\\"cluster_port_api\\": 7443}, serving https://10.86.0.1:7443'),
+            ({"cluster_port_api": 7443}, "", 'chosen {\\"cluster_port_api\\": 7443}, serving https://10.86.0.1:7443'),
+            ({"cluster_port_api": 7443}, "cluster_port_api=6443", "chosen {}, serving https://10.86.0.1:6443"),
+            (
+                {"cluster_port_api": 7443},
+                "cluster_pod_subnet=10.1.2.0/24",
+                'chosen {\\"cluster_pod_subnet\\": \\"10.1.2.0/24\\", \\"cluster_port_api\\": 7443}, '
+                "serving https://10.1.2.1:7443",
+            ),
+        ],
+    )
+    def test_a_choice_stays_until_it_is_made_anew(
+        self, look: Path, before: dict[str, object], given: str, told: str
+    ) -> None:
+        state = look.parent / "state"
+        if before:
+            (state / "config/remembered.json").write_text(json.dumps(before))
+        done = playbook(look, *(("-e", given) if given else ()), TULLE_STATE=str(state))
+        assert done.returncode == 0, message(done)
+        assert told in message(done)
+
+    def test_a_cluster_that_lives_keeps_its_subnets(self, look: Path) -> None:
+        state = look.parent / "state"
+        (state / "etcd/member").mkdir(parents=True)
+        made = {"pod_subnet": "10.86.0.0/24", "service_subnet": "10.87.0.0/16"}
+        (state / "config/cluster.json").write_text(json.dumps(made))
+        done = playbook(look, "-e", "cluster_pod_subnet=10.1.2.0/24", TULLE_STATE=str(state))
+        assert done.returncode != 0
+        assert "made with the subnets 10.86.0.0/24 (pods) and 10.87.0.0/16" in message(done)
+        assert "'make down' first" in message(done)
+        assert playbook(look, "-e", "cluster_port_api=7443", TULLE_STATE=str(state)).returncode == 0
+
+    @pytest.mark.parametrize("given", ["cluster_prot_api=7443", "cluster_port_api"])
+    def test_a_name_that_is_none_is_refused(self, given: str) -> None:
+        command = ["make", "--no-print-directory", "--assume-old=setup", "cluster", f"CLUSTER={given}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode != 0
+        assert f"'{given}' in CLUSTER is no NAME=VALUE" in done.stderr
+        assert "PLAY" not in done.stdout
+
+
+@pytest.mark.skipif(bool(may_sandbox()), reason=may_sandbox() or "runs")
+@pytest.mark.parametrize("name", ["site.yml", "images.yml"])
+def test_without_root_it_is_said_and_nothing_is_done(name: str, tmp_path: Path) -> None:
+    # Nobody, but for reading: the clone and its interpreter may stand in a folder of root's.
+    reading = "+dac_override,+dac_read_search"
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    nobody = (*nobody, f"--inh-caps={reading}", f"--ambient-caps={reading}")
+    done = playbook(name, before=nobody, TULLE_STATE=str(tmp_path / "state"), TULLE_CACHE=str(tmp_path / "cache"))
+    assert done.returncode != 0
+    assert "run the same command as root ('sudo -E' keeps your folders)" in message(done)
+    assert "changed=0" in message(done)
+    assert list(tmp_path.iterdir()) == []
+
+
+WATCH = """---
+- name: Watch a command that fails
+  hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - name: Watch it
+      tulle.mesh.watched:
+        argv: [sh, -c, "for line in $(seq 1 40); do echo line $line; done; echo the cause >&2; exit 3"]
+        chdir: /
+        log: "{{ log }}"
+        what: building a thing
+"""
+
+
+def test_a_watched_command_that_fails_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    (tmp_path / "watch.yml").write_text(WATCH)
+    log = tmp_path / "thing.log"
+    done = playbook(tmp_path / "watch.yml", "-e", f"log={log}", HOME=str(tmp_path))
+    assert done.returncode != 0
+    assert "building a thing: line 27" in message(done).replace("\\n", " ")
+    assert f"the cause (all of it: {log})" in message(done).replace("\\n", " ")
+    assert len(log.read_text().splitlines()) == 41
+    # What Ansible wants for itself is in the cache, and not in the home folder.
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".ansible")] == []
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -85,7 +85,8 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    made = Bench(*(tmp_path_factory.mktemp(name) for name in ("tree", "cache")), tmp_path_factory.getbasetemp() / "none")
+    folder = tmp_path_factory.mktemp("bench")
+    made = Bench(folder / "tree", folder / "cache", folder / "state")
     for path in (*inputs.BUILD, "proxy/__init__.py", "proxy/api/names.py", "components/web.py"):
         (made.tree / path).parent.mkdir(parents=True, exist_ok=True)
         (made.tree / path).write_text(f"# {path}\n")
@@ -130,7 +131,7 @@ def answers(url: str) -> bool:
 
 
 def fetch(url: str) -> bytes:
-    with urlopen(Request(url, headers={"Accept": MANIFEST}), timeout=10) as response:  # noqa: S310 (always http)
+    with urlopen(Request(url, headers={"Accept": MANIFEST}), timeout=10) as response:
         content: bytes = response.read()
         return content
 
@@ -198,7 +199,7 @@ def test_a_registry_that_is_not_there_is_said_to_be(bench: Bench) -> None:
     assert not (bench.tree / "build/images-pushed.json").exists()
 
 
-@pytest.mark.parametrize("given", ["https://registry.example/tulle", "registry.example/Tulle", "registry.example/tulle:1"])
+@pytest.mark.parametrize("given", ["https://registry.example/tulle", "registry.example/Tulle", "registry.example/t:1"])
 def test_what_is_no_registry_is_refused_before_a_build(given: str, tmp_path: Path) -> None:
     done = playbook("images.yml", "-e", json.dumps({"images_registry": given}), TULLE_CACHE=str(tmp_path))
     assert done.returncode != 0

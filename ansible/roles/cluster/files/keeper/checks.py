@@ -12,6 +12,8 @@ import network
 from settings import Settings
 
 IP_FREEBIND = 15
+# How a subnet ends; the rest of its size is built into the role's addresses.
+FORMS = {"pod": "C.0/24", "service": "0.0/16"}
 NEEDED_CONTROLLERS = {"cpu", "memory", "pids"}
 
 
@@ -75,8 +77,8 @@ def port_problem(settings: Settings, name: str, port: int) -> list[str]:
             if error.errno != errno.EADDRINUSE:
                 raise
             return [
-                f"port {port} ({name}) is in use by {holder(port)}: stop it, or choose another port with "
-                f"-e cluster_port_{name}=PORT"
+                f"port {port} ({name}) is in use by {holder(port)}: stop it, or choose another, which is remembered: "
+                f"make up CLUSTER=cluster_port_{name}=PORT"
             ]
     return []
 
@@ -109,7 +111,7 @@ def subnets(settings: Settings) -> list[str]:
             if wanted.overlaps(ipaddress.ip_network(place, strict=False)):
                 found.append(
                     f"the {what} subnet {text} overlaps this machine's route {place} ({route.get('dev')}): choose "
-                    f"another with -e cluster_{what}_subnet=A.B.C.0/24"
+                    f"another, which is remembered: make up CLUSTER=cluster_{what}_subnet=A.B.{FORMS[what]}"
                 )
                 break
     return found
