@@ -27,8 +27,9 @@ CRASHES: Final = 4
 REFUSED: Final = ("denied the request", "is forbidden")
 """Words of an admission (a webhook that answered, a quota, a security standard) that says no and will again."""
 IMAGE_WAY_OUT: Final = (
-    "Push the images to a registry the nodes can pull from (`make push REGISTRY=...`), set images.registry and "
-    "images.pullSecret; for kind or k3d load them into the nodes; on the local cluster `make up` builds and loads them."
+    "Push the images to a registry the nodes can pull from (`make push REGISTRY=...`), pass "
+    "-c images.refs=@build/images-pushed.json and set images.pullSecret; for kind or k3d load them into the nodes "
+    "(`make images ARCHIVE=...`); on the local cluster `make up` builds and loads them."
 )
 
 

@@ -46,6 +46,10 @@ USER 65534:65534
 """
 
 
+ENGINES: Final = ("buildah", *(name for name in ("podman",) if shutil.which(name)))
+"""What the role can build with here; docker would need a daemon of the test's own."""
+
+
 def why_not() -> str:
     if may_sandbox():
         return may_sandbox()
@@ -74,7 +78,14 @@ class Bench:
 
     def play(self, check: bool = True, **settings: str) -> subprocess.CompletedProcess[str]:
         given = json.dumps({"images_source_dir": str(self.tree), **settings})
-        done = playbook("images.yml", "-e", given, TULLE_CACHE=str(self.cache), TULLE_STATE=str(self.state))
+        done = playbook(
+            "images.yml",
+            *("-e", given),
+            TULLE_CACHE=str(self.cache),
+            TULLE_STATE=str(self.state),
+            # Podman's own storage is the user's.
+            CONTAINERS_STORAGE_CONF=str(self.cache / "storage.conf"),
+        )
         assert not check or done.returncode == 0, message(done)[-3000:]
         return done
 
@@ -91,6 +102,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         (made.tree / path).parent.mkdir(parents=True, exist_ok=True)
         (made.tree / path).write_text(f"# {path}\n")
     (made.tree / inputs.CONTAINERFILE).write_text(CONTAINERFILE)
+    podman = "".join(f'{key} = "{made.cache}/podman/{key}"\n' for key in ("graphroot", "runroot"))
+    (made.cache / "storage.conf").write_text(f'[storage]\ndriver = "vfs"\n{podman}')
     # Stands for the Debian root, which takes half a minute and which these images do not use.
     made.buildah("commit", made.buildah("from", "scratch"), "debian:trixie-slim")
     return made
@@ -154,8 +167,9 @@ def pulled(reference: str) -> tuple[dict[str, Any], set[str]]:
     return json.loads(blob(described["config"]))["config"], files
 
 
-def test_what_is_pushed_is_told_by_digest_and_can_be_pulled(bench: Bench, registry: str) -> None:
-    done = bench.play(images_registry=f"{registry}/tulle")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_pushed_is_told_by_digest_and_can_be_pulled(bench: Bench, registry: str, engine: str) -> None:
+    done = bench.play(images_registry=f"{registry}/tulle", images_engine=engine)
     refs = bench.written("images-pushed.json")
     assert set(refs) == {"proxy", "control", "prometheus"}
     for name, reference in refs.items():
@@ -169,7 +183,7 @@ def test_what_is_pushed_is_told_by_digest_and_can_be_pulled(bench: Bench, regist
     assert not (bench.tree / "build/images.json").exists()
     # The tag in the registry is the content's hash, so that a second push of the same files is the same image.
     tags = json.loads(fetch(f"http://{registry}/v2/tulle/proxy/tags/list"))["tags"]
-    bench.play(images_registry=f"{registry}/tulle")
+    bench.play(images_registry=f"{registry}/tulle", images_engine=engine)
     assert bench.written("images-pushed.json") == refs
     assert json.loads(fetch(f"http://{registry}/v2/tulle/proxy/tags/list"))["tags"] == tags
 
@@ -208,10 +222,11 @@ def test_what_is_no_registry_is_refused_before_a_build(given: str, tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_archive_holds_every_image_under_its_name(bench: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_archive_holds_every_image_under_its_name(bench: Bench, engine: str, tmp_path: Path) -> None:
     """What kind and k3d load into nodes; another storage takes each image out of it by name."""
     archive = tmp_path / "all/images.tar"
-    bench.play(images_archive=str(archive))
+    bench.play(images_archive=str(archive), images_engine=engine)
     names = bench.written("images.json")
     assert set(names) == {"proxy", "control", "prometheus"}
     assert [path.name for path in archive.parent.iterdir()] == ["images.tar"]

@@ -1,5 +1,8 @@
 # cython: language_level=3
-"""Lets Python drive the breakers, budgets, retry policies and deadlines, which only compiled code can call. Times are seconds."""
+"""Lets Python drive the breakers, budgets, retry policies and deadlines, which only compiled code can call.
+
+Times are seconds.
+"""
 from libc.stdint cimport int64_t
 
 from proxy.io.reactor cimport Reactor

@@ -1,5 +1,8 @@
 # cython: language_level=3
-"""Lets Python hand bytes to the HTTP/1 codec and to detection, which only compiled code can call. Built by tests/wire/shim.py."""
+"""Lets Python hand bytes to the HTTP/1 codec and to detection, which only compiled code can call.
+
+Built by tests/wire/shim.py.
+"""
 from proxy.wire cimport http1, sniff
 from proxy.wire.fields cimport Field
 from proxy.wire.http1 cimport MessageReader
