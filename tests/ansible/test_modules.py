@@ -13,6 +13,18 @@ sysctl_floor = load("plugins/modules/sysctl_floor.py")
 commands = load("plugins/modules/commands.py")
 container_host = load("plugins/modules/container_host.py")
 
+BUILD = """---
+- name: Build Kubernetes
+  hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - name: Build it
+      ansible.builtin.include_role:
+        name: tulle.mesh.cluster
+        tasks_from: build.yml
+"""
+
 
 class TestFiles:
     """Several files and links in one task."""
@@ -123,6 +135,15 @@ class TestFreeSpace:
         done = playbook("images.yml", "-e", settings, TULLE_CACHE=str(small), TULLE_STATE=str(tmp_path / "state"))
         assert done.returncode != 0
         assert f"0.0 GiB free at {small}, 4 GiB needed" in message(done)
+        assert list(small.iterdir()) == []
+
+    def test_kubernetes_is_not_begun(self, small: Path, tmp_path: Path) -> None:
+        play = tmp_path / "build.yml"
+        play.write_text(BUILD)
+        done = playbook(play, TULLE_CACHE=str(small / "cache"), TULLE_STATE=str(small / "state"))
+        assert done.returncode != 0
+        assert f"0.0 GiB free at {small}/cache and {small}/state, 10 GiB needed" in message(done)
+        assert "set TULLE_CACHE or TULLE_STATE to a folder on a larger disk" in message(done)
         assert list(small.iterdir()) == []
 
 
