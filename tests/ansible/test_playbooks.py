@@ -118,8 +118,8 @@ class TestRemembered:
 def test_without_root_it_is_said_and_nothing_is_done(name: str, tmp_path: Path) -> None:
     # Nobody, but for reading: the clone and its interpreter may stand in a folder of root's.
     reading = "+dac_override,+dac_read_search"
-    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    nobody = (*nobody, f"--inh-caps={reading}", f"--ambient-caps={reading}")
+    rights = (f"--inh-caps={reading}", f"--ambient-caps={reading}")
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *rights)
     done = playbook(name, before=nobody, TULLE_STATE=str(tmp_path / "state"), TULLE_CACHE=str(tmp_path / "cache"))
     assert done.returncode != 0
     assert "run the same command as root ('sudo -E' keeps your folders)" in message(done)

@@ -31,7 +31,7 @@ def _unpack(package: str, folder: Path) -> None:
         if _apt("download", package, work=work) and os.geteuid() == 0:
             _apt("update", work=work)
             _apt("download", package, work=work)
-        (archive,) = list(Path(work).glob("*.deb")) or [None]
+        archive = next(Path(work).glob("*.deb"), None)
         if archive is None:
             raise ToolError(f"apt-get does not download {package}")
         subprocess.run(["dpkg-deb", "--extract", str(archive), f"{work}/new"], check=True, timeout=DOWNLOAD_SECONDS)
