@@ -98,6 +98,21 @@ class Sandbox:
 
         until("an end of all processes", look, 20)
 
+    def networks(self) -> dict[str, int]:
+        """The pods' networks, each held open: so its number cannot come to mean another one later."""
+        own = os.readlink(f"/proc/{self.inside[2]}/ns/net")
+        found: dict[str, int] = {}
+        for path in Path("/sys/fs/cgroup").glob(f"**/{CGROUP}/**/cgroup.procs"):
+            for pid in _read(path).decode().split():
+                with contextlib.suppress(OSError):
+                    held = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+                    name = f"net:[{os.fstat(held).st_ino}]"
+                    if name == own or name in found:
+                        os.close(held)
+                    else:
+                        found[name] = held
+        return found
+
     def traces(self) -> dict[str, Any]:
         """All that a cluster could leave on a machine, outside of its folders."""
         return {
@@ -119,11 +134,6 @@ class Sandbox:
                     if str(self.state) in line
                 }
             ),
-            # Each pod has a network of its own, by a name that a mount holds or by a process that is in it.
-            "networks": sorted(path.name for path in Path("/run/netns").glob("*")),
-            "networks of processes": sorted(
-                name for path in Path("/proc").glob("[0-9]*") if (name := _network_of(path, CGROUP))
-            ),
             "cgroups": sorted(str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{CGROUP}")),
             "processes": sorted(
                 path.parent.name
@@ -133,21 +143,21 @@ class Sandbox:
         }
 
 
+def in_use(networks: set[str]) -> set[str]:
+    """Those that a process is in, or that a mount keeps in whatever mount namespace."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found.add(os.readlink(process / "ns/net"))
+        found.update(line.split()[3] for line in _read(process / "mountinfo").decode(errors="replace").splitlines())
+    return networks & found
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError:
         return b""
-
-
-def _network_of(process: Path, cgroup: str) -> str:
-    """The network namespace of a process that is below the cluster's cgroup."""
-    try:
-        if f"/{cgroup}/" in (process / "cgroup").read_text():
-            return os.readlink(process / "ns/net")
-    except OSError:
-        pass
-    return ""
 
 
 @pytest.fixture
@@ -210,6 +220,8 @@ def test_a_cluster_comes_stays_and_goes_without_a_trace(sandbox: Sandbox) -> Non
     until("a token to run with", lambda: sandbox.kubectl("get", "serviceaccount", "default", check=False) != "", 30)
     sandbox.kubectl("apply", f"--filename={sandbox.folder}/pod.yaml")
     until("the pod running", lambda: sandbox.pod("one").get("phase") == "Running", 60)
+    networks = sandbox.networks()
+    assert in_use(set(networks)) == set(networks) != set()
 
     # A keeper that is killed takes its members along and leaves the containers; the next one finds them.
     os.kill(sandbox.pid("keeper"), signal.SIGKILL)
@@ -233,9 +245,13 @@ def test_a_cluster_comes_stays_and_goes_without_a_trace(sandbox: Sandbox) -> Non
     os.kill(killed, signal.SIGKILL)
     until("a new scheduler", lambda: sandbox.pid("members", "kube-scheduler") != killed, 20)
 
+    networks.update(sandbox.networks())
     sandbox.playbook("reset.yml")
     assert not sandbox.state.exists()
     assert sandbox.traces() == before
+    assert in_use(set(networks)) == set()
+    for held in networks.values():
+        os.close(held)
 
 
 def test_the_program_is_named_by_its_sources() -> None:
