@@ -55,6 +55,8 @@ LOOK = """---
     - name: Show it
       ansible.builtin.debug:
         msg: "chosen {{ cluster_choices | to_json }}, serving {{ cluster_api_url }}"
+      vars:
+        role_path: "{{ look_role }}"
 """
 
 
@@ -89,7 +91,8 @@ class TestRemembered:
         state = look.parent / "state"
         if before:
             (state / "config/remembered.json").write_text(json.dumps(before))
-        done = playbook(look, *(("-e", given) if given else ()), TULLE_STATE=str(state))
+        role = f"look_role={COLLECTION / 'roles/cluster'}"
+        done = playbook(look, "-e", role, *(("-e", given) if given else ()), TULLE_STATE=str(state))
         assert done.returncode == 0, message(done)
         assert told in message(done)
 
@@ -102,7 +105,8 @@ class TestRemembered:
         assert done.returncode != 0
         assert "made with the subnets 10.86.0.0/24 (pods) and 10.87.0.0/16" in message(done)
         assert "'make down' first" in message(done)
-        assert playbook(look, "-e", "cluster_port_api=7443", TULLE_STATE=str(state)).returncode == 0
+        role = f"look_role={COLLECTION / 'roles/cluster'}"
+        assert playbook(look, "-e", role, "-e", "cluster_port_api=7443", TULLE_STATE=str(state)).returncode == 0
 
     @pytest.mark.parametrize("given", ["cluster_prot_api=7443", "cluster_port_api"])
     def test_a_name_that_is_none_is_refused(self, given: str) -> None:
