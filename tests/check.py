@@ -16,6 +16,7 @@ SHELL_FILES: Final = (".ci/run", "ansible/files/packages.sh")
 CHECKS: Final = (
     ("ruff", ["ruff", "check", "--quiet", "."]),
     ("mypy", ["mypy", "--no-error-summary"]),
+    ("mypy-keeper", ["mypy", "--no-error-summary", "ansible/roles/cluster/files/keeper"]),
     ("import-linter", ["lint-imports", "--no-cache"]),
     ("cython-lint", ["cython-lint", "proxy", "tests"]),
     ("yamllint", ["yamllint", "--strict", "-c", "ansible/.yamllint", *YAML]),

@@ -90,7 +90,7 @@ class TestRemembered:
     ) -> None:
         state = look.parent / "state"
         if before:
-            (state / "config/remembered.json").write_text(json.dumps(before))
+            (state / "remembered.json").write_text(json.dumps(before))
         role = f"look_role={COLLECTION / 'roles/cluster'}"
         done = playbook(look, "-e", role, *(("-e", given) if given else ()), TULLE_STATE=str(state))
         assert done.returncode == 0, message(done)

@@ -132,8 +132,8 @@ def wait(settings: Settings, *names: str) -> int:
         time.sleep(0.1 if unready else 0)
     if not unready and members.keeper_of(settings):
         return 0
-    names = ", ".join(one.name for one in unready)
-    print(f"keeper: not ready: {names or 'the keeper itself'}; the logs are in {settings.logs}", file=sys.stderr)
+    missing = ", ".join(one.name for one in unready)
+    print(f"keeper: not ready: {missing or 'the keeper itself'}; the logs are in {settings.logs}", file=sys.stderr)
     for one in unready:
         log = settings.logs / f"{one.name}.log"
         if log.exists():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from settings import Member, Settings
 
@@ -37,17 +38,16 @@ def birth(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def recorded(settings: Settings) -> dict:
+def recorded(settings: Settings) -> dict[str, Any]:
     try:
-        return json.loads(settings.pids.read_text())
+        found: dict[str, Any] = json.loads(settings.pids.read_text())
     except (FileNotFoundError, ValueError):
         return {}
+    return found
 
 
-def living(entry: dict | None) -> int | None:
-    if entry and birth(entry["pid"]) == entry["birth"]:
-        return entry["pid"]
-    return None
+def living(entry: dict[str, Any] | None) -> int | None:
+    return int(entry["pid"]) if entry and birth(entry["pid"]) == entry["birth"] else None
 
 
 def keeper_of(settings: Settings) -> int | None:
@@ -66,7 +66,7 @@ def digest(settings: Settings) -> str:
 
 
 def running_digest(settings: Settings) -> str:
-    return recorded(settings).get("digest", "")
+    return str(recorded(settings).get("digest", ""))
 
 
 def stop(settings: Settings, seconds: float) -> None:
@@ -94,7 +94,7 @@ class Running:
 
     def __init__(self, member: Member) -> None:
         self.member = member
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.started = 0.0
         self.failures = 0
         self.not_before = 0.0
@@ -185,7 +185,7 @@ class Keeper:
             say(f"{one.member.name} stopped")
 
     def _record(self) -> None:
-        def entry(pid: int) -> dict:
+        def entry(pid: int) -> dict[str, Any]:
             return {"pid": pid, "birth": birth(pid)}
 
         content = {

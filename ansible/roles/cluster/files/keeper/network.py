@@ -5,6 +5,7 @@ Pods hang on the bridge, and the node's address is the bridge's, so nothing chan
 
 import json
 import subprocess
+from typing import Any
 
 import record
 from settings import Settings
@@ -14,7 +15,7 @@ OWN_TABLES = (("ip", "tulle"), ("ip", "kube-proxy"), ("ip6", "kube-proxy"))
 MARK = "tulle local cluster"
 
 
-def run(*argv: str, given: str | None = None) -> subprocess.CompletedProcess:
+def run(*argv: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, input=given, capture_output=True, text=True, check=False)
 
 
@@ -125,5 +126,6 @@ def tables() -> dict[str, int]:
     return found
 
 
-def routes() -> list[dict]:
-    return json.loads(run("ip", "-json", "route", "show", "table", "all").stdout or "[]")
+def routes() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run("ip", "-json", "route", "show", "table", "all").stdout or "[]")
+    return found

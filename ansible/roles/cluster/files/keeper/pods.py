@@ -6,6 +6,7 @@ anew, and until then a container that ended long ago is said to run and be ready
 
 import json
 import subprocess
+from typing import Any
 
 from settings import Settings
 
@@ -15,7 +16,7 @@ FINAL_PHASES = ("Succeeded", "Failed")
 STATUSES = ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
 
 
-def disagreements(said: list[dict], known: set[str], running: set[str]) -> list[str]:
+def disagreements(said: list[dict[str, Any]], known: set[str], running: set[str]) -> list[str]:
     """What is said of pods and is not so: pods that the kubelet has not taken up, containers that do not run.
 
     `said` are the node's pods as the API server has them, `known` the uids of the kubelet's own, `running` the ids of

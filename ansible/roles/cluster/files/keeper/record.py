@@ -16,9 +16,10 @@ def _file(settings: Settings) -> Path:
 def read(settings: Settings, what: str) -> list[str] | None:
     """A list that was recorded, or nothing where none was."""
     try:
-        return json.loads(_file(settings).read_text()).get(what)
+        found: list[str] | None = json.loads(_file(settings).read_text()).get(what)
     except FileNotFoundError:
         return None
+    return found
 
 
 def write(settings: Settings, what: str, names: list[str]) -> None:
