@@ -73,9 +73,7 @@ class TestRemembered:
     @pytest.mark.parametrize(
         ("before", "given", "told"),
         [
-            ({}, "", "chosen {}, serving https://10.86.0.1:6443"),
             ({}, "cluster_port_api=7443", 'chosen {\\"cluster_port_api\\": 7443}, serving https://10.86.0.1:7443'),
-            ({"cluster_port_api": 7443}, "", 'chosen {\\"cluster_port_api\\": 7443}, serving https://10.86.0.1:7443'),
             ({"cluster_port_api": 7443}, "cluster_port_api=6443", "chosen {}, serving https://10.86.0.1:6443"),
             (
                 {"cluster_port_api": 7443},
