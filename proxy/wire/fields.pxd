@@ -5,7 +5,7 @@ cdef enum FieldKind:
     FIELD_CONTENT_LENGTH
     FIELD_TRANSFER_ENCODING
     FIELD_CONNECTION
-    FIELD_HOP_BY_HOP          # Keep-Alive, Proxy-Connection, and whatever Connection names
+    FIELD_HOP_BY_HOP          # Keep-Alive, Proxy-Connection, HTTP2-Settings, and whatever Connection names
     FIELD_UPGRADE
     FIELD_EXPECT
     FIELD_TRAILER_FORBIDDEN

@@ -37,8 +37,11 @@ cdef bint is_token(const char* data, Py_ssize_t size) noexcept nogil:
 
 cdef FieldKind classify(const char* name, int size) noexcept nogil:
     cdef char first = name[0] | 32
-    if first == 104 and size == 4 and equals_ignoring_case(name, size, b"host"):
-        return FIELD_HOST
+    if first == 104:
+        if size == 4 and equals_ignoring_case(name, size, b"host"):
+            return FIELD_HOST
+        if size == 14 and equals_ignoring_case(name, size, b"http2-settings"):
+            return FIELD_HOP_BY_HOP
     if first == 99:
         if size == 14 and equals_ignoring_case(name, size, b"content-length"):
             return FIELD_CONTENT_LENGTH

@@ -11,6 +11,8 @@ cdef enum:
     MAX_HEAD = 65536          # bytes of one head: request line and fields
     MAX_TRAILERS = 8192       # bytes of all trailer fields
     MAX_CHUNK_LINE = 1024     # bytes of one chunk-size line with its extensions (which are dropped)
+    MAX_CHUNK_EXCESS = 16384  # bytes of chunk lines of one message beyond what its data may cost (CVE-2023-39326)
+    CHUNK_ALLOWANCE = 16      # bytes of framing that each chunk may cost besides as many as it has data
     MAX_METHOD = 32           # bytes of a method
 
 cdef enum Event:
@@ -50,7 +52,7 @@ cdef struct Head:
     Framing framing
     int64_t content_length    # -1 unless FRAMING_LENGTH
     bint wants_close          # Connection: close, or HTTP/1.0 without keep-alive
-    bint upgrade              # an Upgrade field named in Connection
+    bint upgrade              # an Upgrade field named in Connection, to anything but HTTP/2
     bint expects_continue
     Field fields[MAX_FIELDS]
 
@@ -62,6 +64,7 @@ cdef class MessageReader:
     cdef int64_t remaining
     cdef int64_t chunk_size
     cdef int chunk_digits, chunk_line
+    cdef int64_t chunk_excess
     cdef char* held             # a head or trailer section that came in pieces
     cdef Py_ssize_t held_size, held_capacity, scanned
     cdef bint held_used
@@ -71,10 +74,12 @@ cdef class MessageReader:
     cdef Event end_of_input(self)
     cdef void restart(self)
     cdef bint is_idle(self)
+    cdef bint is_in_head(self)
     cdef bint body_is_read(self)
     cdef Event fail(self, int status, str error)
     cdef Event read_head(self, const char** cursor, const char* end)
     cdef Event read_trailers(self, const char** cursor, const char* end)
+    cdef void begin_chunks(self)
     cdef Event read_chunk_size(self, const char** cursor, const char* end)
     cdef int hold(self, const char* data, Py_ssize_t size) except -1
     cdef Event parse_head(self, const char* data, const char* end)

@@ -60,6 +60,10 @@ cdef class MessageReader:
         """Between messages, with no byte of the next one seen."""
         return self.state == HEAD and self.held_size == 0
 
+    cdef bint is_in_head(self):
+        """A head has begun and is not whole."""
+        return self.state == HEAD and self.held_size > 0
+
     cdef bint body_is_read(self):
         """The message in hand has no byte outstanding."""
         return self.state == DONE
@@ -389,10 +393,10 @@ cdef class MessageReader:
         cdef const char* at
         cdef const char* end
         cdef const char* item
-        cdef bint has_upgrade_field = False
+        cdef bint may_upgrade = False
         for i in range(head.field_count):
             if head.fields[i].kind == FIELD_UPGRADE:
-                has_upgrade_field = True
+                may_upgrade = True
             if head.fields[i].kind != FIELD_CONNECTION:
                 continue
             at = head.fields[i].value
@@ -405,7 +409,12 @@ cdef class MessageReader:
                     if head.fields[j].kind == FIELD_OTHER and head.fields[j].name_size == size and \
                             same_name(head.fields[j].name, item, size):
                         head.fields[j].kind = FIELD_HOP_BY_HOP
-        head.upgrade = head.upgrade and has_upgrade_field
+        # RFC 9113 section 3.1 gave the upgrade to HTTP/2 up. A server that still takes it would be sent requests inside
+        # a tunnel, past every check that is made per request (h2c smuggling), so nobody is offered one.
+        for i in range(head.field_count):
+            if head.fields[i].kind == FIELD_UPGRADE and names_http2(head.fields[i].value, head.fields[i].value_size):
+                may_upgrade = False
+        head.upgrade = head.upgrade and may_upgrade
 
     cdef Event frame_request(self):
         if head.host == NULL and head.minor_version == 1:
@@ -413,10 +422,7 @@ cdef class MessageReader:
         if head.framing == FRAMING_CHUNKED:
             if head.content_length >= 0:
                 return self.fail(400, "Content-Length beside Transfer-Encoding")
-            self.state = BODY_CHUNK_SIZE
-            self.chunk_size = 0
-            self.chunk_digits = 0
-            self.chunk_line = 0
+            self.begin_chunks()
         elif head.content_length > 0:
             head.framing = FRAMING_LENGTH
             self.remaining = head.content_length
@@ -438,10 +444,7 @@ cdef class MessageReader:
                 (self.request_method == METHOD_CONNECT and head.status < 300):
             self.state = DONE
         elif head.framing == FRAMING_CHUNKED:
-            self.state = BODY_CHUNK_SIZE
-            self.chunk_size = 0
-            self.chunk_digits = 0
-            self.chunk_line = 0
+            self.begin_chunks()
         elif head.content_length >= 0:
             head.framing = FRAMING_LENGTH
             self.remaining = head.content_length
@@ -453,6 +456,13 @@ cdef class MessageReader:
         return EVENT_HEAD
 
     # Chunked bodies, RFC 9112 section 7.1
+
+    cdef void begin_chunks(self):
+        self.state = BODY_CHUNK_SIZE
+        self.chunk_size = 0
+        self.chunk_digits = 0
+        self.chunk_line = 0
+        self.chunk_excess = 0
 
     cdef Event read_chunk_size(self, const char** cursor, const char* end):
         """Consume a chunk-size line; the state says what follows. NEED_DATA means go on with what `next_event`
@@ -489,6 +499,11 @@ cdef class MessageReader:
             elif c != 10:
                 return self.fail(bad, "chunk-size line does not end in CRLF")
             else:
+                self.chunk_excess += self.chunk_line - CHUNK_ALLOWANCE - self.chunk_size
+                if self.chunk_excess < 0:
+                    self.chunk_excess = 0
+                elif self.chunk_excess > MAX_CHUNK_EXCESS:
+                    return self.fail(bad, "more chunk framing than data")
                 self.state = BODY_CHUNK_DATA if self.chunk_size > 0 else TRAILERS
                 self.held_size = 0
                 self.scanned = 0
@@ -537,3 +552,17 @@ cdef class MessageReader:
             if kind != FIELD_OTHER:
                 head.fields[i].kind = FIELD_TRAILER_FORBIDDEN
         return EVENT_TRAILERS
+
+
+cdef bint names_http2(const char* value, int value_size) noexcept nogil:
+    """Whether an Upgrade field offers or takes HTTP/2: `h2c`, or `h2`, which no upgrade may name but some servers
+    take."""
+    cdef const char* at = value
+    cdef const char* item
+    cdef int size = 0
+    while True:
+        item = next_list_item(&at, value + value_size, &size)
+        if item == NULL:
+            return False
+        if size == 3 and equals_ignoring_case(item, 3, b"h2c") or size == 2 and equals_ignoring_case(item, 2, b"h2"):
+            return True

@@ -77,6 +77,35 @@ def test_an_unasked_switch_of_protocols_is_refused(line: Line) -> None:
     assert caller.head()[0].startswith("HTTP/1.1 502")
 
 
+@pytest.mark.parametrize(
+    "asked",
+    ["Upgrade: h2c", "Upgrade: H2C", "Upgrade: websocket, h2c", "Upgrade: websocket\r\nUpgrade: h2c", "Upgrade: h2"],
+)
+@pytest.mark.parametrize("calling", ["client", "outsider"])
+def test_nobody_is_offered_http2_by_an_upgrade(
+    request: pytest.FixtureRequest, lines: Callable[..., Line], web: Pod, calling: str, asked: str
+) -> None:
+    """RFC 9113 section 3.1 gave it up; inside such a tunnel requests would pass unseen (h2c smuggling)."""
+    line = lines(request.getfixturevalue(calling), web, direct=calling == "outsider")
+    caller = line.open()
+    caller.send(
+        f"POST / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade, HTTP2-Settings\r\n{asked}\r\n"
+        "Content-Length: 0\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n"
+    )
+    app = line.accept()
+    _, fields = app.head()
+    assert not {"upgrade", "http2-settings"} & set(fields)
+    assert "upgrade" not in fields.get("connection", "").lower()
+    app.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+    assert caller.head()[0].startswith("HTTP/1.1 502"), "a switch that nobody asked for"
+
+
+def test_settings_of_http2_stay_on_their_hop_even_where_connection_does_not_name_them(line: Line) -> None:
+    caller = line.open()
+    caller.send("GET / HTTP/1.1\r\nHost: web\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
+    assert "http2-settings" not in line.accept().head()[1]
+
+
 def test_connect_makes_a_tunnel(line: Line) -> None:
     caller = line.open()
     caller.send("CONNECT elsewhere:443 HTTP/1.1\r\nHost: elsewhere:443\r\n\r\n")

@@ -49,6 +49,18 @@ def test_chunks_have_limits() -> None:
     assert refusal(start + b" 1\r\nx\r\n") == "400 malformed chunk size"
 
 
+def test_chunks_do_not_cost_much_more_than_their_data() -> None:
+    """CVE-2023-39326: extensions, or zeros before a size, that make a byte of data cost a thousand on the wire."""
+    start = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert refusal(start + (b"1;" + b"x" * 1000 + b"\r\nx\r\n") * 20) == "400 more chunk framing than data"
+    signed = b"10000;chunk-signature=" + b"0" * 64 + b"\r\n" + b"x" * 65536 + b"\r\n"
+    assert len(ours(True, [start + signed * 40 + b"0\r\n\r\n"])[0].body) == 40 * 65536
+    single = b"1\r\nx\r\n" * 50_000
+    assert len(ours(True, [start + single + b"0\r\n\r\n"])[0].body) == 50_000
+    few = (b"1;" + b"x" * 1000 + b"\r\nx\r\n") * 10 + b"0\r\n\r\n"
+    assert len(ours(True, [start + few, start + few])) == 2, "each message has its own allowance"
+
+
 @pytest.mark.parametrize("length", [b"", b"-1", b"+1", b"1 1", b"1,1", b"0x1", b"1_0", b"9" * 19, "١".encode()])
 def test_a_length_is_plain_digits(length: bytes) -> None:
     assert refusal(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + length + b"\r\n\r\n").startswith("400")
