@@ -12,6 +12,7 @@ from functools import partial
 
 import uvloop
 
+from proxy import descriptors
 from proxy import settings as settings_module
 from proxy.admin.serve import AdminInbound
 from proxy.admin.server import Admin
@@ -37,6 +38,8 @@ from proxy.telemetry.registry import Registry
 from proxy.tls.contexts import SUITES, TLSContexts, offered_groups
 from proxy.version import VERSION
 
+ADMIN_CONNECTIONS = 1_000
+"""Of Prometheus, the kubelet and whoever can reach the pod; a probe must not wait for a descriptor."""
 HOUSEKEEPING_SECONDS = 10.0
 """How often idle series and idle destinations are looked for."""
 
@@ -109,12 +112,19 @@ class Proxy:
             ),
         )
 
-        def listen(addresses: tuple[settings_module.Address, ...], acceptor: Acceptor) -> list[Listener]:
-            return [Listener(reactor, Address(host, port), acceptor) for host, port in addresses]
+        limit = descriptors.raise_limit()
+        for acceptor in (self.inbound, self.outbound):
+            acceptor.most = descriptors.share(limit, settings.max_connections)
+        self.admin.most = descriptors.share(limit, ADMIN_CONNECTIONS)
+
+        def listen(
+            addresses: tuple[settings_module.Address, ...], acceptor: Acceptor, peer_timeout: float = 0
+        ) -> list[Listener]:
+            return [Listener(reactor, Address(host, port), acceptor, peer_timeout) for host, port in addresses]
 
         self.outbound_listeners = listen(settings.outbound_listen_addr, self.outbound)
-        self.inbound_listeners = listen(settings.inbound_listen_addr, self.inbound)
-        self.admin_listeners = listen(settings.admin_listen_addr, self.admin)
+        self.inbound_listeners = listen(settings.inbound_listen_addr, self.inbound, settings.peer_timeout)
+        self.admin_listeners = listen(settings.admin_listen_addr, self.admin, settings.peer_timeout)
 
     def families(self) -> list[Family]:
         """Everything /metrics shows."""

@@ -289,6 +289,18 @@ class Settings:
         duration, "10s", "How long an inbound client may take to show its protocol."
     )
     outbound_detect_timeout: float = setting(duration, "10s", "How long the application may take to show its protocol.")
+    request_head_timeout: float = setting(
+        duration, "30s", "How long a head of HTTP/1 may take from its first byte to its last."
+    )
+    request_body_timeout: float = setting(
+        duration, "5m", "How long a body of HTTP/1 may rest before its response has begun."
+    )
+    peer_timeout: float = setting(
+        duration, "30s", "How long another host may neither acknowledge nor make room for what it is sent."
+    )
+    max_connections: int = setting(
+        count, "100000", "Open connections per direction, beyond which new ones are refused; fewer if descriptors are."
+    )
     inbound_connect_timeout: float = setting(duration, "300ms", "How long a connection to the application may take.")
     outbound_connect_timeout: float = setting(duration, "1s", "How long TCP and TLS to a peer may take.")
     outbound_failfast_timeout: float = setting(duration, "3s", "How long a request waits for an endpoint before 503.")

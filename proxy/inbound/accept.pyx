@@ -58,7 +58,7 @@ cdef class Inbound(Acceptor):
         self.settings = settings
         self.registry = registry
         self.log = log
-        self.connections = ConnectionSet()
+        self.connections = ConnectionSet(settings.request_head_timeout, settings.request_body_timeout)
         self.server_name = settings.identity.dns_name
         self.own_addresses = frozenset(str(ip) for ip in settings.pod_ips)
         self.own_ports = frozenset(own_ports)
@@ -86,6 +86,7 @@ cdef class Inbound(Acceptor):
         peek = PeekTLS()
         peek.connection = connection
         transport = new_transport(self.reactor, fd, PEEKING, peek)
+        transport.accepted_by(self)
         transport.peer_address = peer
         connection.transport = transport
         peek.timer = PeekTimer()
@@ -94,6 +95,10 @@ cdef class Inbound(Acceptor):
             peek.timer,
             <int64_t>((OPAQUE_GRACE if port.is_opaque else <double>self.settings.inbound_detect_timeout) * 1e9),
         )
+
+    cdef void not_accepted(self, str error, object detail):
+        self.registry.event("inbound_tcp_errors_total", (("error", error), ("target_port", "")))
+        self.log.limited(error, "an inbound connection was not accepted", error=error, detail=detail)
 
     cdef str objection(self, Address peer, Address original):
         """Why a connection may not even be looked at, or None."""

@@ -26,4 +26,4 @@ cdef class DialTimer(Timer):
 
 
 cdef Dial dial(Reactor reactor, Address address, Protocol then, TLSContext context, str server_name, str alpn,
-               int64_t timeout_ns, TCPSeries series)
+               int64_t timeout_ns, int peer_timeout_ms, TCPSeries series)

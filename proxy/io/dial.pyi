@@ -3,6 +3,9 @@ from proxy.io.pyprotocol import PyProtocol
 from proxy.io.reactor import Reactor
 from proxy.tls.contexts import TLSContext
 
+class DescriptorsExhausted(OSError):
+    cause: str
+
 def dial_control(
     reactor: Reactor,
     address: Address,

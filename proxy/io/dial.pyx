@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from proxy.io cimport posix
 from proxy.io.address cimport Address
+from proxy.io.listen cimport watch_peer
 from proxy.io.pyprotocol cimport PyProtocol
 from proxy.io.reactor cimport Reactor, Timer
 from proxy.io.transport cimport CONNECTING, Protocol, Transport, new_transport
@@ -61,6 +62,12 @@ cdef class Dial(Protocol):
         self.then.closed(TimeoutError(errno_names.ETIMEDOUT, "connect timed out"))
 
 
+class DescriptorsExhausted(OSError):
+    """A connection that was not even tried. It is this proxy's fault, and says nothing of the endpoint."""
+
+    cause = "descriptors exhausted"
+
+
 cdef class FailedDial(Timer):
     """Reports an immediate failure from the ticker, so that `then` is never called from inside `dial`."""
 
@@ -72,9 +79,11 @@ cdef class FailedDial(Timer):
 
 
 cdef Dial dial(Reactor reactor, Address address, Protocol then, TLSContext context, str server_name, str alpn,
-               int64_t timeout_ns, TCPSeries series):
+               int64_t timeout_ns, int peer_timeout_ms, TCPSeries series):
+    """`peer_timeout_ms` is that of `watch_peer`: 0 for an application of this pod."""
     cdef Dial attempt = Dial.__new__(Dial)
     cdef FailedDial failed
+    cdef int code
     cdef int fd = posix.socket(
         address.storage.ss_family, posix.SOCK_STREAM | posix.SOCK_NONBLOCK | posix.SOCK_CLOEXEC, 0
     )
@@ -85,12 +94,16 @@ cdef Dial dial(Reactor reactor, Address address, Protocol then, TLSContext conte
     attempt.alpn = alpn
     attempt.series = series
     attempt.timer = DialTimer()
+    if fd >= 0:
+        watch_peer(fd, peer_timeout_ms)
     if fd < 0 or (
         posix.connect(fd, <posix.sockaddr*>&address.storage, address.size) != 0 and posix.errno != posix.EINPROGRESS
     ):
         failed = FailedDial()
         failed.then = then
-        failed.reason = OSError(posix.errno, posix.strerror(posix.errno).decode())
+        code = posix.errno
+        kind = DescriptorsExhausted if code == posix.EMFILE or code == posix.ENFILE else OSError
+        failed.reason = kind(code, posix.strerror(code).decode())
         if fd >= 0:
             posix.close(fd)
         reactor.arm(failed, 0)
@@ -105,4 +118,4 @@ cdef Dial dial(Reactor reactor, Address address, Protocol then, TLSContext conte
 def dial_control(Reactor reactor not None, Address address not None, PyProtocol protocol not None,
                  TLSContext context, str server_name, str alpn, double timeout):
     """Dial for a protocol written in Python. `context` None means plaintext; `timeout` is in seconds."""
-    dial(reactor, address, protocol, context, server_name, alpn, <int64_t>(timeout * 1e9), None)
+    dial(reactor, address, protocol, context, server_name, alpn, <int64_t>(timeout * 1e9), 0, None)

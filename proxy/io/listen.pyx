@@ -6,17 +6,24 @@ from proxy.io cimport posix
 from proxy.io.address cimport Address, address_from_storage, original_destination
 from proxy.io.reactor cimport Pollable, Reactor, Timer
 
+import errno as errno_names
+import resource
+
 cdef enum:
     BACKLOG = 4096
     ACCEPTS_PER_TURN = 64
 
-# How long accepting pauses when the process is out of descriptors: without it a full proxy would spin.
+# How long accepting pauses when the process, or the machine, is out of descriptors: without it a full proxy would spin.
+# Who dials meanwhile waits in the backlog, and is served when descriptors come back.
 cdef double REST_NS = 100_000_000
 
 
 cdef class Acceptor:
     cdef void accepted(self, int fd, Address peer, Address original):
         posix.close(fd)
+
+    cdef void not_accepted(self, str error, object detail):
+        pass
 
 
 cdef class RestTimer(Timer):
@@ -27,9 +34,13 @@ cdef class RestTimer(Timer):
 
 
 cdef class Listener(Pollable):
-    """A bound, listening socket. Raises OSError naming the address when it cannot be had."""
+    """A bound, listening socket. Raises OSError naming the address when it cannot be had.
 
-    def __cinit__(self, Reactor reactor not None, Address address not None, Acceptor acceptor not None):
+    With `peer_timeout` (seconds) what it accepts comes from other hosts, and is watched for life.
+    """
+
+    def __cinit__(self, Reactor reactor not None, Address address not None, Acceptor acceptor not None,
+                  double peer_timeout=0):
         cdef int on = 1
         cdef posix.sockaddr_storage bound
         cdef posix.socklen_t size = sizeof(bound)
@@ -40,6 +51,7 @@ cdef class Listener(Pollable):
         if self.fd < 0:
             raise OSError(posix.errno, f"cannot listen on {address.text}: {posix.strerror(posix.errno).decode()}")
         posix.setsockopt(self.fd, posix.SOL_SOCKET, posix.SO_REUSEADDR, &on, sizeof(on))
+        watch_peer(self.fd, <int>(peer_timeout * 1000))  # accepted connections inherit it
         if (
             posix.bind(self.fd, <posix.sockaddr*>&address.storage, address.size) != 0
             or posix.listen(self.fd, BACKLOG) != 0
@@ -50,7 +62,7 @@ cdef class Listener(Pollable):
         self.reactor = reactor
         self.acceptor = acceptor
         rest.listener = self
-        self.rest = rest
+        self.rest_timer = rest
 
     def start(self):
         """Begin (or go on) accepting."""
@@ -64,15 +76,16 @@ cdef class Listener(Pollable):
             return
         if self.is_watching:
             self.reactor.unregister(self)
-        self.reactor.disarm(self.rest)
+        self.reactor.disarm(self.rest_timer)
         posix.close(self.fd)
         self.fd = -1
 
     cdef void ready(self, unsigned int events):
         cdef posix.sockaddr_storage storage
         cdef posix.socklen_t size
-        cdef int fd, _turn
+        cdef int fd, code, _turn
         cdef Address original
+        cdef Acceptor acceptor = self.acceptor
         for _turn in range(ACCEPTS_PER_TURN):
             if self.fd < 0:
                 return
@@ -82,15 +95,45 @@ cdef class Listener(Pollable):
                 self.fd, <posix.sockaddr*>&storage, &size, posix.SOCK_NONBLOCK | posix.SOCK_CLOEXEC
             )
             if fd < 0:
-                if posix.errno == posix.EMFILE or posix.errno == posix.ENFILE:
-                    self.reactor.unregister(self)
-                    self.is_watching = False
-                    self.reactor.arm(self.rest, <long>REST_NS)
-                if posix.errno == posix.EINTR or posix.errno == posix.ECONNABORTED:
+                code = posix.errno
+                if code == posix.EINTR or code == posix.ECONNABORTED:
                     continue
+                if code == posix.EMFILE or code == posix.ENFILE:
+                    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if code == posix.EMFILE else "fs.file-max"
+                    acceptor.not_accepted("descriptors exhausted", f"limit {limit}")
+                    self.rest()
+                elif code != posix.EAGAIN:
+                    acceptor.not_accepted("cannot accept", errno_names.errorcode.get(code, code))
+                    self.rest()
                 return
+            if acceptor.most and acceptor.open >= acceptor.most:
+                posix.close(fd)
+                acceptor.not_accepted("too many connections", f"limit {acceptor.most}")
+                continue
             original = original_destination(fd)
             if original is None:
                 posix.close(fd)
                 continue
-            self.acceptor.accepted(fd, address_from_storage(&storage), original)
+            acceptor.accepted(fd, address_from_storage(&storage), original)
+
+    cdef void rest(self):
+        self.reactor.unregister(self)
+        self.is_watching = False
+        self.reactor.arm(self.rest_timer, <long>REST_NS)
+
+
+cdef void watch_peer(int fd, int timeout_ms):
+    """Have TCP end a connection whose other host is gone, or takes nothing: a proxy must not hold memory for either,
+    for ever. 0 is for connections inside the pod, whose other end is this very kernel.
+
+    TCP_USER_TIMEOUT bounds how long what was sent may go without an acknowledgement, and how long the peer's window may
+    stay shut: a reader that rests longer with a full window loses its connection, as with Linkerd. Keep-alive finds a
+    host that went while nothing was under way; three probes fit into the time. Both are the chart's of Linkerd, 10 s
+    and 30 s. Whoever merely has nothing to say acknowledges probes, and is left alone.
+    """
+    cdef int seconds = max(1, timeout_ms // 3000)
+    if timeout_ms <= 0:
+        return
+    posix.setsockopt(fd, posix.IPPROTO_TCP, posix.TCP_KEEPIDLE, &seconds, sizeof(seconds))
+    posix.setsockopt(fd, posix.IPPROTO_TCP, posix.TCP_KEEPINTVL, &seconds, sizeof(seconds))
+    posix.setsockopt(fd, posix.IPPROTO_TCP, posix.TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms))

@@ -5,6 +5,7 @@
 #        +-------------+-----------+-> CLOSED (failure)            PEEKING stands before HANDSHAKING or OPEN)
 from libc.stdint cimport int64_t, uint32_t
 
+from proxy.io.listen cimport Acceptor
 from proxy.io.outgoing cimport Outgoing
 from proxy.io.reactor cimport Pollable, Reactor, Timer
 from proxy.telemetry.counters cimport TCPSeries
@@ -52,6 +53,7 @@ cdef class Transport(Pollable):
     cdef bint is_cut, paused, read_pending, hangup_seen, drained, eof, write_closed, shutdown_sent, congested
     cdef Outgoing out
     cdef TCPSeries series
+    cdef Acceptor acceptor              # that counts it among its open ones; None for a dialled connection
     cdef CloseTimer close_timer
     cdef readonly str peer_identity     # first DNS name of the verified peer certificate, or None
     cdef readonly str alpn              # protocol agreed on, or None
@@ -72,6 +74,7 @@ cdef class Transport(Pollable):
     cdef void abort(self)
     cdef void cut(self)
     cdef void set_series(self, TCPSeries series)
+    cdef void accepted_by(self, Acceptor acceptor)
     cdef bint is_open(self)
 
     cdef void flush(self)

@@ -9,6 +9,7 @@ Half-close is kept in both worlds: FIN without TLS, close_notify (RFC 8446 secti
 from libc.stdint cimport int64_t, uint32_t
 
 from proxy.io cimport outgoing, posix
+from proxy.io.listen cimport Acceptor
 from proxy.io.reactor cimport Pollable, Reactor, Timer
 from proxy.telemetry.counters cimport TCPSeries
 from proxy.tls cimport openssl
@@ -483,6 +484,11 @@ cdef class Transport(Pollable):
         self.series = series
         series.connection_opened(self.reactor.now_ns)
 
+    cdef void accepted_by(self, Acceptor acceptor):
+        """Count this connection among the open ones of `acceptor`."""
+        self.acceptor = acceptor
+        acceptor.open += 1
+
     cdef void close(self):
         """Send what is queued and close; input is discarded for a moment so that the peer sees the end, not a reset."""
         if self.state == CLOSING or self.state == CLOSED:
@@ -579,3 +585,6 @@ cdef class Transport(Pollable):
         if self.series is not None:
             self.series.connection_closed(reason)
             self.series = None
+        if self.acceptor is not None:
+            self.acceptor.open -= 1
+            self.acceptor = None

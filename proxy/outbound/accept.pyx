@@ -30,7 +30,7 @@ cdef class Outbound(Acceptor):
         self.settings = settings
         self.registry = registry
         self.log = log
-        self.connections = ConnectionSet()
+        self.connections = ConnectionSet(settings.request_head_timeout, settings.request_body_timeout)
         self.own_ports = frozenset(own_ports)
 
     cdef void accepted(self, int fd, Address peer, Address original):
@@ -47,10 +47,16 @@ cdef class Outbound(Acceptor):
         connection.original = original
         transport = new_transport(self.reactor, fd, PEEKING, Pending.__new__(Pending))
         (<Pending>transport.protocol).connection = connection
+        transport.accepted_by(self)
         transport.peer_address = peer
         connection.transport = transport
         connection.destination = self.destinations.get(original.text)
         connection.destination.wait(connection)
+
+
+    cdef void not_accepted(self, str error, object detail):
+        self.registry.event("outbound_tcp_errors_total", (("error", error), ("target_addr", "")))
+        self.log.limited(error, "an outbound connection was not accepted", error=error, detail=detail)
 
 
 cdef class Pending(Protocol):

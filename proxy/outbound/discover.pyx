@@ -214,7 +214,8 @@ cdef class Destinations:
         self.known = {}
         self.own_addresses = frozenset(str(ip) for ip in settings.pod_ips)
         self.limits = Limits(
-            settings.outbound_connect_timeout, settings.outbound_failfast_timeout, settings.http1_pool_idle_timeout
+            settings.outbound_connect_timeout, settings.outbound_failfast_timeout, settings.http1_pool_idle_timeout,
+            peer_timeout=settings.peer_timeout,
         )
 
     cdef Destination get(self, str address):
@@ -234,3 +235,4 @@ cdef class Destinations:
             if destination.users == 0 and destination.idle_since_ns < limit:
                 destination.close()
                 del self.known[address]
+                self.log.debug("destination given back", address=address)

@@ -17,6 +17,8 @@ from proxy.tls.contexts cimport TLSContexts
 
 import random
 
+from proxy.io.dial import DescriptorsExhausted
+
 # How often waiting requests look for an endpoint whose backoff has ended.
 cdef int64_t QUEUE_TICK_NS = 50_000_000
 # In failfast a request still waits this long at most, so that a service that came back is noticed by its callers.
@@ -207,7 +209,7 @@ cdef class Balancer(PoolOwner):
                 self.counted.gate_opened()
 
     cdef void connection_failed(self, Endpoint endpoint, object reason):
-        if self.limits.backs_off:
+        if self.limits.backs_off and not isinstance(reason, DescriptorsExhausted):
             endpoint.failed(self.reactor.time_ns())
         if self.log is not None:
             self.log(endpoint, reason)

@@ -18,6 +18,7 @@ cdef class Downstream(Protocol):
     cdef void refuse(self, int status, str error, bint close)              # answered by the proxy itself
     cdef void request_writable(self)
     cdef void upgraded(self, Transport upstream)                           # become a tunnel to `upstream`
+    cdef bint is_late(self, bint in_head)                                  # ended because its client owes bytes
 
 
 cdef class Upstream(Protocol):

@@ -36,6 +36,9 @@ cdef class Downstream(Protocol):
     cdef void upgraded(self, Transport upstream):
         pass
 
+    cdef bint is_late(self, bint in_head):
+        return False
+
 
 cdef class Upstream(Protocol):
     """The dialled side. Implemented by `http1_client`."""

@@ -88,7 +88,8 @@ cdef class HTTP1Pool(Pool):
             endpoint.dialing += 1
             dial(
                 owner.reactor, endpoint.address, client, owner.tls.client if endpoint.identity is not None else None,
-                endpoint.identity, TULLE_HTTP1, owner.limits.connect_timeout_ns, endpoint.connections,
+                endpoint.identity, TULLE_HTTP1, owner.limits.connect_timeout_ns, owner.limits.peer_timeout_ms,
+                endpoint.connections,
             )
 
     cdef void dial_failed(self, Endpoint endpoint, object reason):

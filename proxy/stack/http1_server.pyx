@@ -12,13 +12,19 @@ from proxy.io.transport cimport Transport
 from proxy.stack.buffer cimport Buffer
 from proxy.stack.exchange cimport MAX_REPLAY
 from proxy.stack.http1_exchange cimport Downstream, HTTP1Exchange, Upstream
+from proxy.stack.patience cimport Patience
 from proxy.stack.routing cimport ConnectionSet, Refusal, Router
 from proxy.wire cimport fields, http1
 from proxy.wire.http1 cimport MessageReader
 
+import errno as errno_names
+
 cdef enum:
     MAX_BACKLOG = 65536      # bytes of pipelined requests held while one is answered
     FLUSH_AT = 16384         # a response is gathered up to one TLS record before it is written
+
+# What TCP says of another host that answers no more, or takes nothing (`listen.watch_peer`).
+PEER_IS_GONE = frozenset({errno_names.ETIMEDOUT, errno_names.EHOSTUNREACH})
 
 REASONS = {
     400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 408: b"Request Timeout", 417: b"Expectation Failed",
@@ -73,6 +79,7 @@ cdef class HTTP1Server(Downstream):
             if event == http1.EVENT_HEAD:
                 self.begin_request()
             elif event == http1.EVENT_DATA:
+                self.awaits_continue = False
                 exchange.request_frame(piece_size)
                 if exchange.is_active:
                     if self.request_chunked:
@@ -115,7 +122,7 @@ cdef class HTTP1Server(Downstream):
                 if self.response_complete:
                     self.next_request()
             elif event == http1.EVENT_ERROR:
-                self.refuse_malformed()
+                self.refuse_unread(self.reader.error_status, self.reader.error)
                 break
             else:
                 break
@@ -126,12 +133,39 @@ cdef class HTTP1Server(Downstream):
             elif not exchange.waiting:
                 exchange.dispatcher.dispatch(exchange)
         self.is_processing = False
+        if self.transport is not None:
+            self.wait_for_more()
+
+    cdef void wait_for_more(self):
+        """All that came is read: what it ended in the middle of has a time limit."""
+        cdef bint in_head = self.reader.is_in_head()
+        if in_head or self.request_begun and not self.exchange.request_complete:
+            if self.patience is None:
+                self.patience = Patience()
+                self.patience.downstream = self
+                self.patience.reactor = self.transport.reactor
+                self.patience.limits = self.connections
+            self.patience.wait(in_head)
+        elif self.patience is not None:
+            self.patience.stop()
+
+    cdef bint is_late(self, bint in_head):
+        if in_head:
+            self.refuse_unread(408, "request head timeout")
+        elif self.exchange.response_started or self.awaits_continue or self.transport.paused:
+            return False
+        else:
+            self.refuse_unread(408, "request body timeout")
+        return True
 
     cdef void begin_request(self):
         cdef HTTP1Exchange exchange = self.exchange
         cdef Refusal refusal
         cdef int i
         exchange.start(self)
+        if self.patience is not None:
+            self.patience.stop()
+        self.awaits_continue = http1.head.expects_continue
         self.request_begun = True
         self.request_ended = False
         self.response_complete = False
@@ -196,9 +230,10 @@ cdef class HTTP1Server(Downstream):
             into.put(b"connection: close\r\n", 19)
         into.put(b"\r\n", 2)
 
-    cdef void refuse_malformed(self):
+    cdef void refuse_unread(self, int status, str error):
+        """The request will not come whole: it is malformed, or too slow."""
         cdef HTTP1Exchange exchange = self.exchange
-        if exchange.is_active and self.reader.error_status and self.request_begun and not exchange.response_started:
+        if exchange.is_active and self.request_begun and not exchange.response_started:
             exchange.cancel()
             exchange.is_active = True
         if self.request_begun and exchange.response_started:
@@ -206,7 +241,7 @@ cdef class HTTP1Server(Downstream):
             return
         if not self.request_begun:
             exchange.start(self)
-        self.refuse(self.reader.error_status, self.reader.error, True)
+        self.refuse(status, error, True)
 
     cdef void request_writable(self):
         if self.transport is not None and self.backlog.size <= MAX_BACKLOG:
@@ -229,6 +264,7 @@ cdef class HTTP1Server(Downstream):
         write_fields(out, False, True, False)
         self.response_chunked = False
         if status < 200:
+            self.awaits_continue = False
             if status == 101:
                 out.put(b"connection: upgrade\r\n", 21)
                 write_upgrade(out)
@@ -407,12 +443,18 @@ cdef class HTTP1Server(Downstream):
             backlog = self.backlog
             self.backlog = Buffer()
             self.process(backlog.data, backlog.size)
-        if self.transport is not None and self.backlog.size <= MAX_BACKLOG:
+        if self.transport is None:
+            return
+        if self.backlog.size <= MAX_BACKLOG:
             self.transport.resume_reading()
+        if self.client_ended and self.backlog.size == 0:
+            self.nothing_follows()
 
     cdef void upgraded(self, Transport upstream):
         cdef Transport transport = self.transport
         self.exchange.is_active = False
+        if self.patience is not None:
+            self.patience.stop()
         if transport is None:
             upstream.abort()
             return
@@ -426,7 +468,13 @@ cdef class HTTP1Server(Downstream):
         self.leave()
 
     cdef void eof_received(self):
-        """The client sends no more. A request in hand is still answered; a half-sent one never will be."""
+        """The client sends no more. What it has sent whole is still answered, a half-sent request never will be."""
+        self.client_ended = True
+        if self.backlog.size == 0:
+            self.nothing_follows()
+
+    cdef void nothing_follows(self):
+        """The request in hand is the last, if it is whole."""
         if self.exchange.is_active and self.exchange.request_complete:
             self.is_draining = True
             self.must_close_after = True
@@ -438,6 +486,8 @@ cdef class HTTP1Server(Downstream):
     cdef void closed(self, object reason):
         self.transport = None
         self.exchange.cancel()
+        if reason is not None and reason.errno in PEER_IS_GONE:
+            self.router.ended("peer timeout")
         self.leave()
 
     cdef void crashed(self):
@@ -453,6 +503,10 @@ cdef class HTTP1Server(Downstream):
 
     cdef void leave(self):
         self.connections.discard(self)
+        if self.patience is not None:
+            self.patience.stop()
+            self.patience.downstream = None
+            self.patience = None
         on_end = self.on_end
         self.on_end = None
         if on_end is not None:

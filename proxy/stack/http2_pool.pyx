@@ -93,7 +93,8 @@ cdef class HTTP2Pool(Pool):
         endpoint.session_dialing += 1
         dial(
             owner.reactor, endpoint.address, protocol, owner.tls.client if endpoint.identity is not None else None,
-            endpoint.identity, TULLE_HTTP2, owner.limits.connect_timeout_ns, endpoint.connections,
+            endpoint.identity, TULLE_HTTP2, owner.limits.connect_timeout_ns, owner.limits.peer_timeout_ms,
+            endpoint.connections,
         )
 
     cdef void serve_waiters(self, HTTP2Client client):

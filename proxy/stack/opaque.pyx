@@ -12,6 +12,7 @@ from proxy.stack.routing cimport ConnectionSet
 from proxy.io.address cimport Address
 from proxy.tls.contexts cimport TLSContext
 
+from proxy.io.dial import DescriptorsExhausted
 from proxy.tls.contexts import ALPN_OPAQUE
 
 cdef enum:
@@ -103,7 +104,7 @@ cdef class OpaqueConnect(Protocol):
         self.started_ns = self.balancer.reactor.time_ns()
         dial(
             self.balancer.reactor, address, self, context, self.endpoint.identity, alpn,
-            self.balancer.limits.connect_timeout_ns, self.endpoint.connections,
+            self.balancer.limits.connect_timeout_ns, self.balancer.limits.peer_timeout_ms, self.endpoint.connections,
         )
 
     cdef void connected(self, Transport upstream):
@@ -125,7 +126,8 @@ cdef class OpaqueConnect(Protocol):
 
     cdef void closed(self, object reason):
         self.endpoint.pending -= 1
-        self.endpoint.failed(self.balancer.reactor.time_ns())
+        if not isinstance(reason, DescriptorsExhausted):
+            self.endpoint.failed(self.balancer.reactor.time_ns())
         if self.balancer.log is not None:
             self.balancer.log(self.endpoint, reason)
         if self.attempts < MAX_ATTEMPTS and not self.downstream_gone:

@@ -9,7 +9,7 @@ from proxy.tls.contexts cimport TLSContexts
 
 cdef class Limits:
     cdef int64_t connect_timeout_ns, failfast_ns, pool_idle_ns
-    cdef int queue_capacity
+    cdef int queue_capacity, peer_timeout_ms
     cdef bint backs_off
 
 

@@ -6,11 +6,12 @@ from proxy.stack.exchange cimport Dispatcher, Exchange
 
 
 cdef class Limits:
-    """Times in seconds; `queue_capacity` in requests. Without `backs_off` an endpoint is ready again at once: the
-    local application."""
+    """Times in seconds; `queue_capacity` in requests. Without `backs_off` an endpoint is ready again at once, without
+    `peer_timeout` it is in this pod: the local application."""
 
     def __init__(self, double connect_timeout, double failfast_timeout, double pool_idle, int queue_capacity=10_000,
-                 bint backs_off=True):
+                 bint backs_off=True, double peer_timeout=0):
+        self.peer_timeout_ms = <int>(peer_timeout * 1000)
         self.backs_off = backs_off
         self.connect_timeout_ns = <int64_t>(connect_timeout * 1e9)
         self.failfast_ns = <int64_t>(failfast_timeout * 1e9)

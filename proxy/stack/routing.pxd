@@ -1,4 +1,6 @@
 # What is decided per request, and what is open.
+from libc.stdint cimport int64_t
+
 from proxy.stack.exchange cimport Dispatcher, Exchange
 from proxy.telemetry.access_log cimport AccessLog
 
@@ -24,8 +26,9 @@ cdef class Router:
 
 
 cdef class ConnectionSet:
-    """The open downstream connections of the process: what drains."""
+    """The open downstream connections of the process: what drains, and how long a client may take."""
     cdef readonly set connections
+    cdef int64_t head_ns, body_ns
     cdef readonly bint is_draining
     cdef object on_empty
     cdef void add(self, object connection)

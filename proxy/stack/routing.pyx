@@ -1,4 +1,6 @@
 """Where a server side asks what to do with a request, and where it is known as open."""
+from libc.stdint cimport int64_t
+
 from proxy.stack.exchange cimport Exchange
 
 
@@ -29,10 +31,12 @@ cdef class Router:
 
 cdef class ConnectionSet:
     """Tracks what is open so that a drain can end it: idle connections at once, busy ones after their response. What is
-    added has a method `drain()`."""
+    added has a method `drain()`. The times are `patience`'s, in seconds."""
 
-    def __init__(self):
+    def __init__(self, double head_timeout, double body_timeout):
         self.connections = set()
+        self.head_ns = <int64_t>(head_timeout * 1e9)
+        self.body_ns = <int64_t>(body_timeout * 1e9)
 
     cdef void add(self, object connection):
         self.connections.add(connection)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -331,3 +332,49 @@ def test_a_caller_that_has_said_all_is_still_answered(line: Line) -> None:
     app.head()
     app.send(OK)
     assert caller.to_end().endswith(b"\r\n\r\nok")
+
+
+@pytest.mark.parametrize("calling", ["client", "outsider"])
+def test_all_that_a_caller_sent_before_it_ended_is_answered(
+    request: pytest.FixtureRequest, lines: Callable[..., Line], web: Pod, calling: str
+) -> None:
+    line = lines(request.getfixturevalue(calling), web, direct=calling == "outsider")
+    caller = line.open()
+    caller.send(*(f"GET /{number} HTTP/1.1\r\nHost: web\r\n\r\n" for number in range(4)))
+    caller.finish()
+    app = line.accept()
+    for number in range(4):
+        assert app.head()[0] == f"GET /{number} HTTP/1.1"
+        app.send(f"HTTP/1.1 200 OK\r\nx-number: {number}\r\ncontent-length: 2\r\n\r\nok")
+    for number in range(4):
+        first, fields = caller.head()
+        assert (first, fields["x-number"]) == ("HTTP/1.1 200 OK", str(number))
+        assert fields.get("connection") == ("close" if number == 3 else None)
+        assert caller.exactly(2) == b"ok"
+    assert caller.is_ended()
+
+
+@pytest.mark.parametrize(
+    "rest", ["GET /half HTTP/1.1\r\nHo", "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 9\r\n\r\nhal"]
+)
+def test_what_a_caller_did_not_finish_before_it_ended_is_dropped(line: Line, rest: str) -> None:
+    caller = line.open()
+    caller.send(*(f"GET /{number} HTTP/1.1\r\nHost: web\r\n\r\n" for number in range(2)), rest)
+    caller.finish()
+    app = line.accept()
+    for number in range(2):
+        assert app.head()[0] == f"GET /{number} HTTP/1.1"
+        app.send(OK)
+    assert caller.to_end().count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_caller_that_wants_no_more_answers_gets_none(line: Line) -> None:
+    """RFC 9112 section 9.6: what follows a request with `Connection: close` is not looked at."""
+    caller = line.open()
+    caller.send("GET /1 HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n", "GET /2 HTTP/1.1\r\nHost: web\r\n\r\n")
+    caller.finish()
+    app = line.accept()
+    assert app.head()[0] == "GET /1 HTTP/1.1"
+    app.send(OK)
+    assert caller.to_end().count(b"HTTP/1.1 200 OK") == 1
+    assert line.no_connection()
