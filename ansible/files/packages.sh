@@ -4,7 +4,7 @@
 set -eu
 
 python=${PYTHON:-python3}
-needed="ca-certificates gcc libc6-dev make libnghttp2-dev libssl-dev iproute2 iptables wrk nginx-light nghttp2-client"
+needed="ca-certificates gcc libc6-dev make libnghttp2-dev libssl-dev iproute2 iptables wrk nginx-light nghttp2-client curl openssl redis-server"
 
 # What a compiled proxy in an environment of its own takes of an interpreter.
 python_is_complete() {

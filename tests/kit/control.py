@@ -82,28 +82,30 @@ class Facts:
         key = (given["namespace"], given["name"])
         opaque = given.get("opaque")
         facts = ServiceFacts(
-            key, (given["ip"],), ((given["port"], "main"),), None if opaque is None else parse_ports(opaque)
+            key, tuple(given["ips"]), ((given["port"], "main"),), None if opaque is None else parse_ports(opaque)
         )
         self.replace("service", key, facts)
 
     def endpoints(self, given: dict[str, Any]) -> None:
         """Which Pods stand behind a Service: name, address and port of each."""
         key = (given["namespace"], given["service"])
-        slices: dict[int, list[EndpointFacts]] = {}
+        slices: dict[tuple[int, int], list[EndpointFacts]] = {}
         for each in given["pods"]:
             pod = (each["namespace"], each["name"]) if each.get("name") else None
             facts = EndpointFacts(
                 address=each["ip"], ready=True, serving=True, terminating=False, pod=pod,
                 pod_uid=each.get("name") or "", zone="", node="kit",
             )  # fmt: skip
-            slices.setdefault(each["port"], []).append(facts)
-        wanted = {(key[0], f"{key[1]}-{port}"): (port, found) for port, found in slices.items()}
+            slices.setdefault((6 if ":" in each["ip"] else 4, each["port"]), []).append(facts)
+        wanted = {
+            (key[0], f"{key[1]}-{port}-{family}"): (family, port, found) for (family, port), found in slices.items()
+        }
         for kind, *slice_key in list(self.known):
             mine = kind == "slice" and self.known[(kind, slice_key[0], slice_key[1])].service == key
             if mine and (slice_key[0], slice_key[1]) not in wanted:
                 self.replace("slice", (slice_key[0], slice_key[1]), None)
-        for slice_key2, (port, found) in wanted.items():
-            self.replace("slice", slice_key2, SliceFacts(slice_key2, key, 4, (("main", port),), tuple(found)))
+        for slice_key2, (family, port, found) in wanted.items():
+            self.replace("slice", slice_key2, SliceFacts(slice_key2, key, family, (("main", port),), tuple(found)))
 
 
 async def serve(options: argparse.Namespace) -> None:

@@ -32,6 +32,7 @@ from tests.kit.netns import Namespace, Switch
 from tests.kit.sidecar import ROOT, Answer, Failed, Proxy, read_answer
 
 SERVICES: Final = "10.96.0"
+SERVICES6: Final = "fd12:96::"
 
 
 class Pod:
@@ -263,20 +264,36 @@ class Mesh:
             pod.proxy.wait_ready()
 
     def service(
-        self, name: str, port: int, pods: list[Pod], *, target: int = 0, opaque: str | None = None
+        self,
+        name: str,
+        port: int,
+        pods: list[Pod],
+        *,
+        target: int = 0,
+        opaque: str | None = None,
+        dual: bool = False,
     ) -> tuple[str, int]:
-        """A Service over pods of namespace demo; returns its address."""
+        """A Service over pods of namespace demo, of both families if `dual`; returns its address."""
         key = f"service {name}"
-        ip = self.facts[key]["service"]["ip"] if key in self.facts else f"{SERVICES}.{next(self.vips)}"
-        self.tell(key, {"service": {"namespace": "demo", "name": name, "ip": ip, "port": port, "opaque": opaque}})
+        ip = self.facts[key]["service"]["ips"][0] if key in self.facts else f"{SERVICES}.{next(self.vips)}"
+        ips = [ip, f"{SERVICES6}{ip.rpartition('.')[2]}"] if dual else [ip]
+        self.tell(key, {"service": {"namespace": "demo", "name": name, "ips": ips, "port": port, "opaque": opaque}})
         self.endpoints(name, pods, target or port)
         return ip, port
 
+    def address6(self, name: str) -> str:
+        """The other address of a Service of both families."""
+        address: str = self.facts[f"service {name}"]["service"]["ips"][1]
+        return address
+
     def endpoints(self, name: str, pods: list[Pod], target: int, extra: tuple[tuple[str, int], ...] = ()) -> None:
         """Which pods stand behind a Service now; `extra` are addresses without a pod."""
-        behind = [{"namespace": pod.kube_namespace, "name": pod.name, "ip": pod.ip, "port": target} for pod in pods] + [
-            {"namespace": "demo", "name": "", "ip": ip, "port": port} for ip, port in extra
-        ]
+        has_both = len(self.facts[f"service {name}"]["service"]["ips"]) > 1
+        behind = [
+            {"namespace": pod.kube_namespace, "name": pod.name, "ip": ip, "port": target}
+            for pod in pods
+            for ip in (pod.ip, pod.ip6)[: 1 + has_both]
+        ] + [{"namespace": "demo", "name": "", "ip": ip, "port": port} for ip, port in extra]
         self.tell(f"endpoints {name}", {"endpoints": {"namespace": "demo", "service": name, "pods": behind}})
 
     def forget(self, pod: Pod) -> None:
