@@ -203,13 +203,17 @@ class Index:
         if service_key is not None:
             service = self._services[service_key]
             name = next((name for number, name in service.ports if number == port), None)
-            return EXTERNAL if name is None else self._service_view(service, ip, port, name)
+            return self._external(port) if name is None else self._service_view(service, ip, port, name)
         pod = self._pod_at(ip)
         if pod is None:
-            return EXTERNAL
+            return self._external(port)
         endpoint = self._endpoint(format_address(ip, port), pod, port, "")
         labels = (("namespace", pod.key[0]),)
         return View(Kind.POD, endpoint.opaque, "", labels, {endpoint.address: endpoint})
+
+    def _external(self, port: int) -> View:
+        """A host that is not the cluster's. Its server may speak first all the same: a database, a mail exchange."""
+        return View(Kind.EXTERNAL, True) if port in self._default_opaque else EXTERNAL
 
     def _service_view(self, service: ServiceFacts, ip: str, port: int, port_name: str) -> View:
         namespace, name = service.key

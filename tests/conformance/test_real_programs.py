@@ -33,7 +33,9 @@ def run(client: Pod) -> Run:
     def done(*command: str, stdin: bytes = b"", code: int = 0) -> str:
         inside = client.namespace.command(*command)
         ended = subprocess.run(inside, input=stdin, capture_output=True, timeout=60, cwd=ROOT)
-        assert ended.returncode == code, f"{command}: {ended.returncode}\n{ended.stderr.decode(errors='replace')[-3000:]}"
+        assert ended.returncode == code, (
+            f"{command}: {ended.returncode}\n{ended.stderr.decode(errors='replace')[-3000:]}"
+        )
         return ended.stdout.decode(errors="replace")
 
     return done

@@ -89,6 +89,7 @@ def test_a_service_port_is_a_service_with_its_name_and_labels() -> None:
 def test_unknown_addresses_and_undeclared_ports_are_external() -> None:
     world = World().put(WEB)
     assert world.view(("192.0.2.1", 443)) == EXTERNAL
+    assert world.view(("192.0.2.1", 3306)) == View(Kind.EXTERNAL, opaque=True), "servers that speak first, anywhere"
     assert world.view(("10.1.0.1", 81)) == EXTERNAL
     assert world.view(("10.1.0.1", 53)) == EXTERNAL, "UDP ports are not TCP ports"
 
