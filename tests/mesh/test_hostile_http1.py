@@ -250,7 +250,8 @@ def test_readers_that_do_not_read(castle: Pod, inbound: Side) -> None:
         until("each is let go", lambda: castle.proxy.metric("tcp_open_connections", **there) == 0, 20, 0.1)
         return "cut" if all(fell(peer) for peer in peers) else "whole"
 
-    inbound.attack(attack, "cut", "peer timeout", "tcp", growth=32 << 20)
+    # The allocator keeps what fifty full queues needed once; more attacks need no more.
+    inbound.attack(attack, "cut", "peer timeout", "tcp", growth=32 << 20, kept=32 << 20)
 
 
 def fell(peer: Peer) -> bool:
@@ -446,9 +447,10 @@ def test_hellos_that_never_end(inbound: Side) -> None:
         for peer in peers:
             peer.send(b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb\x03\x03")
         drip(peers, "\0")
-        return fates(peers)
+        # A reset that met a byte on its way was told to whoever sent that byte, and shows as an end to the reader.
+        return "ended" if {fate(peer) for peer in peers} <= {"reset", "closed"} else "not ended"
 
-    inbound.attack(attack, "reset", "tls detection timeout", "tcp")
+    inbound.attack(attack, "ended", "tls detection timeout", "tcp")
 
 
 def test_handshakes_that_never_end(castle: Pod, inbound: Side) -> None:
