@@ -78,7 +78,7 @@ def test_curl_uploads_to_nginx(run: Run, site: dict[int, str], how: str) -> None
     )  # fmt: skip
     status, size = shown.split()
     assert status == "200"
-    # nginx answers at once, without asking for the body, so that curl need not send it; chunks count with their framing.
+    # nginx answers at once and asks for no body, so that curl need not send it; chunks count with their framing.
     assert int(size) >= (0 if how == "when told to go on" else len(body))
 
 
