@@ -244,6 +244,7 @@ class Load:
         self.address = address
         self.pause = pause
         self.ok = 0
+        self.slowest = 0.0
         self.bodies: dict[bytes, int] = {}
         self.failures: list[str] = []
         self._stop = threading.Event()
@@ -265,9 +266,11 @@ class Load:
         while not self._stop.is_set():
             try:
                 connection = connection or self.pod.connect(self.address, SECONDS)
+                begun = time.monotonic()
                 connection.sendall(b"GET / HTTP/1.1\r\nhost: app\r\n\r\n")
                 answer = read_answer(connection)
                 with self._lock:
+                    self.slowest = max(self.slowest, time.monotonic() - begun)
                     if answer.status == 200:
                         self.ok += 1
                         self.bodies[answer.body] = self.bodies.get(answer.body, 0) + 1
