@@ -1,17 +1,16 @@
 """An attack on a proxy, and the five checks that it was withstood. Protocols are the suites' business. Does I/O.
 
-    good = (outsider, address)              # who calls beside the attack, and where: plain HTTP/1 GETs
     withstand(
-        web.proxy, good, attack,            # attack() returns how its connection ended, in words
+        web.proxy, steady(outsider, address),   # a caller beside the attack: HTTP/1 GETs, 50 a second
+        attack,                                 # attack() returns how its connection ended, in words
         ending={"GOAWAY ENHANCE_YOUR_CALM"}, cause=Cause.of("inbound_tcp_errors_total", error="reset flood"),
     )
 """
 
-import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol, Self
 
 from tests.kit.lines import Load
 from tests.kit.sidecar import Proxy
@@ -32,6 +31,26 @@ PATIENCE_SECONDS: Final = 1.0
 """What the slowest of its requests may take, on a machine of one's own; two processors serve attacker, proxy and all."""
 HEARD: Final = 5
 """Answers it must have had before the attack begins, and again after its end."""
+
+
+class Caller(Protocol):
+    """Somebody who sends requests while its context lasts, and keeps count."""
+
+    ok: int
+    failures: list[str]
+    slowest: float
+    """Seconds."""
+
+    def __enter__(self) -> Self:
+        """Begin."""
+
+    def __exit__(self, *_: Any) -> None:
+        """End."""
+
+
+def steady(pod: Pod, address: tuple[str, int]) -> Callable[[], Caller]:
+    """Makes callers that send plain HTTP/1 requests, one after another on a connection that stays."""
+    return lambda: Load(pod, address, clients=1, pause=1 / RATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,44 +117,45 @@ def _status(proxy: Proxy, name: str) -> int:
 
 def withstand(
     proxy: Proxy,
-    good: tuple[Pod, tuple[str, int]],
+    good: Callable[[], Caller],
     attack: Callable[[], str],
     *,
     ending: Collection[str],
     cause: Cause | None,
     growth: int = GROWTH,
     kept: int = KEPT,
+    patience: float = PATIENCE_SECONDS,
 ) -> Course:
     """Attack, and check: memory is bounded, good callers are served, the end is right, all recovers, the cause is named.
 
     `attack` does all of it and returns how it ended, as one of `ending`; what it opened it may leave open until its
     return. Without a `cause` the attack is one that the proxy has nothing to complain of.
     """
-    caller, address = good
     before_cause = cause.count(proxy) if cause is not None else 0.0
-    with contextlib.ExitStack() as stack:
-        load = stack.enter_context(Load(caller, address, clients=1, pause=1 / RATE))
-        _hear(load)
+    with good() as beside:
+        _hear(beside)
         held, files = resident(proxy), descriptors(proxy)
         reset_peak(proxy)
         ended = attack()
         height = peak(proxy) - held
-        _hear(load)
+        _hear(beside)
     assert ended in ending, f"the attack ended with {ended!r}, not with one of {sorted(ending)}"
     assert height <= growth, f"memory grew by {height / MIB:.1f} MiB, more than {growth / MIB:.0f}"
-    assert not load.failures, f"good requests failed: {load.failures[:5]}"
-    bound = PATIENCE_SECONDS * slowness()
-    assert load.slowest <= bound, f"a good request took {load.slowest:.2f} s, more than {bound:.2f}"
-    assert caller.get(address).status == 200, "no new connection is served"
+    assert not beside.failures, f"good requests failed: {beside.failures[:5]}"
+    bound = patience * slowness()
+    assert beside.slowest <= bound, f"a good request took {beside.slowest:.2f} s, more than {bound:.2f}"
+    with good() as after:
+        _hear(after)
+    assert not after.failures, f"a new connection is not served: {after.failures[:5]}"
     until("memory is given back", lambda: resident(proxy) - held <= kept, seconds=CALM_SECONDS, pause=0.1)
     until("descriptors are closed", lambda: descriptors(proxy) - files <= LEFT, seconds=CALM_SECONDS, pause=0.1)
     if cause is not None:
         until("the cause is counted", lambda: cause.count(proxy) > before_cause, seconds=CALM_SECONDS, pause=0.1)
         assert cause.words in proxy.log, f"the log does not name the cause ({cause.words})"
-    return Course(ended, height, resident(proxy) - held, load.ok, load.slowest)
+    return Course(ended, height, resident(proxy) - held, beside.ok, beside.slowest)
 
 
-def _hear(load: Load) -> None:
+def _hear(caller: Caller) -> None:
     """Until the caller has had some more answers, or one of its requests has failed."""
-    wanted = load.ok + HEARD
-    until("good requests are answered", lambda: load.ok >= wanted or bool(load.failures), seconds=10, pause=0.02)
+    wanted = caller.ok + HEARD
+    until("good requests are answered", lambda: caller.ok >= wanted or bool(caller.failures), seconds=10, pause=0.02)
