@@ -28,7 +28,7 @@ CALM_SECONDS: Final = 10.0
 RATE: Final = 50
 """Requests a second of the caller beside the attack."""
 PATIENCE_SECONDS: Final = 1.0
-"""What the slowest of its requests may take, on a machine of one's own; two processors serve attacker, proxy and all."""
+"""What the slowest of its requests may take, here: two processors serve attacker, proxy and all."""
 HEARD: Final = 5
 """Answers it must have had before the attack begins, and again after its end."""
 
@@ -63,8 +63,8 @@ class Cause:
 
     @classmethod
     def of(cls, metric: str, words: str = "", **labels: str) -> "Cause":
-        """A counter by its labels; the log is searched for `words`, or for the label `error`."""
-        return cls(metric, tuple(labels.items()), words or f"error={labels.get('error', '')}".split()[0])
+        """A counter by its labels; the log is searched for `words`, or for what the label `error` says."""
+        return cls(metric, tuple(labels.items()), words or labels["error"])
 
     def count(self, proxy: Proxy) -> float:
         """What the counter says now."""
@@ -126,7 +126,7 @@ def withstand(
     kept: int = KEPT,
     patience: float = PATIENCE_SECONDS,
 ) -> Course:
-    """Attack, and check: memory is bounded, good callers are served, the end is right, all recovers, the cause is named.
+    """Attack, and check: memory is bounded, others are served, the end is right, all recovers, the cause is named.
 
     `attack` does all of it and returns how it ended, as one of `ending`; what it opened it may leave open until its
     return. Without a `cause` the attack is one that the proxy has nothing to complain of.
