@@ -314,6 +314,9 @@ class Settings:
     identity_min_refresh: float = setting(duration, "10s", "The least time between two certificates.")
     identity_max_refresh: float = setting(duration, "24h", "The most time between two certificates.")
     metrics_retain_idle: float = setting(duration, "10m", "How long a series that no longer changes is kept.")
+    stall_timeout: float = setting(
+        duration, "1m", "How long a client may take nothing of a response that waits for it, before it is given up."
+    )
     shutdown_grace_period: float = setting(duration, "2m", "How long open connections may last after SIGTERM.")
     shutdown_endpoint_enabled: bool = setting(boolean, "false", "Whether POST /shutdown from loopback ends the proxy.")
     disable_informational_headers: bool = setting(boolean, "false", "Whether l5d-* response headers are left out.")

@@ -1,4 +1,6 @@
 # The steps of an inbound connection.
+from libc.stdint cimport int64_t
+
 from proxy.io.address cimport Address
 from proxy.io.listen cimport Acceptor
 from proxy.io.reactor cimport Reactor, Timer
@@ -26,6 +28,7 @@ cdef class Inbound(Acceptor):
     cdef set server_names
     cdef frozenset own_addresses
     cdef frozenset own_ports
+    cdef int64_t stall_ns
     cdef readonly bint serves_http1_only  # an endpoint of the proxy itself (admin) instead of an application's port
     cdef str objection(self, Address peer, Address original)
     cdef Router router_for(self, InboundConnection connection)
@@ -86,3 +89,4 @@ cdef class InboundRouter(Router):
     cdef RouteCounts counts, probe_counts
     cdef RouteCounts counts_for(self, str route, str authorization)
     cdef bint is_probe(self, Exchange exchange)
+    cdef void tell(self, str event, int status, str cause, str error)

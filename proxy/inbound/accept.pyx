@@ -64,6 +64,7 @@ cdef class Inbound(Acceptor):
         self.own_ports = frozenset(own_ports)
         self.ports = {}
         self.server_names = set()
+        self.stall_ns = <int64_t>(<double>settings.stall_timeout * 1e9)
         self.limits = Limits(
             settings.inbound_connect_timeout, settings.inbound_failfast_timeout, settings.http1_pool_idle_timeout,
             backs_off=False,
@@ -457,6 +458,7 @@ cdef class InboundRouter(Router):
         self.authorization = connection.authorization()
         self.shows_errors = transport.is_tls and transport.peer_identity is not None
         self.strips_client_id = True
+        self.stall_ns = connection.inbound.stall_ns
         if transport.peer_identity is not None:
             self.client_id = transport.peer_identity.encode()
         else:
@@ -496,18 +498,26 @@ cdef class InboundRouter(Router):
 
     cdef void refused(self, int status, str error):
         cdef InboundConnection connection = self.connection
-        registry = connection.inbound.registry
-        labels = target_labels(connection.port.address) + connection.tls_labels + connection.server_labels()
         if status == 403:
-            registry.event(
+            connection.inbound.registry.event(
                 "inbound_http_authz_deny_total",
                 target_labels(connection.port.address) + connection.server_labels() + route_named("default")
                 + connection.tls_labels,
             )
-        cause = "unauthorized" if status == 403 else error
-        registry.event("inbound_http_errors_total", (("error", cause), ("status_code", str(status))) + labels)
+        self.tell("inbound request refused", status, "unauthorized" if status == 403 else error, error)
+
+    cdef void broken_off(self, int status, str error):
+        self.tell("inbound stream reset", status, error, error)
+
+    cdef void tell(self, str event, int status, str cause, str error):
+        cdef InboundConnection connection = self.connection
+        connection.inbound.registry.event(
+            "inbound_http_errors_total",
+            (("error", cause), ("status_code", str(status))) + target_labels(connection.port.address)
+            + connection.tls_labels + connection.server_labels(),
+        )
         connection.inbound.log.limited(
-            f"{error}:{connection.port.address.port}", "inbound request refused", client=connection.peer.text,
+            f"{error}:{connection.port.address.port}", event, client=connection.peer.text,
             port=connection.port.address.port, status=status, error=error,
         )
 

@@ -1,4 +1,6 @@
 # The steps of an outbound connection.
+from libc.stdint cimport int64_t
+
 from proxy.io.address cimport Address
 from proxy.io.listen cimport Acceptor
 from proxy.io.reactor cimport Reactor
@@ -14,6 +16,7 @@ cdef class Outbound(Acceptor):
     cdef readonly ConnectionSet connections
     cdef readonly object settings, registry, log
     cdef frozenset own_ports
+    cdef int64_t stall_ns
 
 
 cdef class OutboundConnection(Waiter):
@@ -35,3 +38,4 @@ cdef class OutboundDetected(Detected):
 cdef class OutboundRouter(Router):
     cdef OutboundConnection connection
     cdef Refusal require_identity(self, str wanted)
+    cdef void tell(self, str event, int status, str error)

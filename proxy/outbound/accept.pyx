@@ -3,6 +3,8 @@
     accepted -> discovered -> (opaque)  forward_opaque
                            -> (detect)  DetectHTTP -> serve_http | forward_opaque
 """
+from libc.stdint cimport int64_t
+
 from proxy.io cimport posix
 from proxy.io.address cimport Address
 from proxy.io.listen cimport Acceptor
@@ -32,6 +34,7 @@ cdef class Outbound(Acceptor):
         self.log = log
         self.connections = ConnectionSet(settings.request_head_timeout, settings.request_body_timeout)
         self.own_ports = frozenset(own_ports)
+        self.stall_ns = <int64_t>(<double>settings.stall_timeout * 1e9)
 
     cdef void accepted(self, int fd, Address peer, Address original):
         cdef OutboundConnection connection
@@ -172,6 +175,7 @@ cdef class OutboundRouter(Router):
         self.dispatcher = connection.destination.balancer
         self.client_id = b""
         self.shows_errors = not connection.outbound.settings.disable_informational_headers
+        self.stall_ns = connection.outbound.stall_ns
 
     cdef Refusal route(self, Exchange exchange):
         cdef Destination destination = self.connection.destination
@@ -190,6 +194,12 @@ cdef class OutboundRouter(Router):
         return None
 
     cdef void refused(self, int status, str error):
+        self.tell("outbound request failed", status, error)
+
+    cdef void broken_off(self, int status, str error):
+        self.tell("outbound stream reset", status, error)
+
+    cdef void tell(self, str event, int status, str error):
         cdef OutboundConnection connection = self.connection
         connection.outbound.registry.event(
             "outbound_http_errors_total",
@@ -197,7 +207,7 @@ cdef class OutboundRouter(Router):
              ("authority", connection.destination.authority)),
         )
         connection.outbound.log.limited(
-            f"{error}:{connection.original.text}", "outbound request failed", target=connection.original.text,
+            f"{error}:{connection.original.text}", event, target=connection.original.text,
             authority=connection.destination.authority, status=status, error=error,
         )
 

@@ -2,8 +2,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from proxy.io.transport cimport Transport
-from proxy.stack.buffer cimport queue_put, queue_take, queue_waiting
-from proxy.stack.http2_connection cimport CONNECTION_WINDOW
+from proxy.stack.buffer cimport queue_take, queue_waiting
+from proxy.stack.http2_connection cimport CONNECTION_WINDOW, KEEPALIVE_NS
 from proxy.stack.http2_exchange cimport ClientSide, HTTP2Exchange
 from proxy.telemetry cimport classify
 from proxy.telemetry.streams cimport reset_reason
@@ -14,6 +14,11 @@ from proxy.wire.field_block cimport FieldBlock
 from proxy.tls.contexts import ALPN_HTTP2
 
 cdef str TULLE_HTTP2 = ALPN_HTTP2
+
+# What a reader may take nothing for when so much is held for readers like it that the connection's window is about to
+# close: then it stands in the way of everybody who calls the same endpoint.
+cdef int64_t PRESSED_NS = 2_000_000_000
+cdef int64_t PRESSED_CHECK_NS = 500_000_000
 
 
 cdef class SessionObserver:
@@ -147,6 +152,7 @@ cdef class HTTP2Client(ClientSide):
             exchange.lost("unreached", status, True)
             return 0
         exchange.answered(status, now_ns)
+        exchange.moved_ns = now_ns
         exchange.request_body.keeps = False
         exchange.server.respond(exchange, self.section, end_stream)
         if end_stream:
@@ -163,7 +169,7 @@ cdef class HTTP2Client(ClientSide):
         if not exchange.latency_taken:
             exchange.body_began(self.reactor.now_ns)
         exchange.response_frame(size)
-        queue_put(&exchange.response_body, data, size)
+        exchange.response_put(data, size, self.reactor.now_ns)
         if exchange.response_waits:
             exchange.response_waits = False
             exchange.server.resume(exchange.server_id)
@@ -215,6 +221,25 @@ cdef class HTTP2Client(ClientSide):
         exchange.concluded(exchange.status, error, self.reactor.now_ns)
         exchange.is_active = False
         exchange.server.break_off(exchange, error_code)
+
+    # Readers that do not read
+
+    cdef void pressed(self):
+        """Look at readers soon, and again until the window is open."""
+        if self.check_ns != PRESSED_CHECK_NS:
+            self.check_ns = PRESSED_CHECK_NS
+            self.reactor.arm(self.keepalive, PRESSED_CHECK_NS)
+
+    cdef void check_alive(self):
+        cdef HTTP2Exchange exchange
+        if self.is_pressed():
+            for item in list(self.streams.values()):
+                exchange = <HTTP2Exchange>item
+                if exchange.client is self and exchange.is_in_the_way(self.reactor.now_ns, PRESSED_NS):
+                    exchange.server.give_up_reader(exchange)
+        else:
+            self.check_ns = KEEPALIVE_NS
+        ClientSide.check_alive(self)
 
     # The end
 

@@ -12,6 +12,8 @@ cdef enum:
     MAX_HELD = 1048576           # bytes of bodies held on one connection before its window closes
     CONNECTION_WINDOW = 4194304  # larger than MAX_HELD: what is in flight when the window closes
 
+cdef int64_t KEEPALIVE_NS
+
 
 cdef class ConnectionProtocol(Protocol):
     cdef HTTP2Connection connection
@@ -33,6 +35,8 @@ cdef class HTTP2Connection(Session):
     cdef Flusher flusher
     cdef KeepaliveTimer keepalive
     cdef int64_t heard_ns
+    cdef int64_t check_ns            # between two looks at how peer and readers do
+    cdef Py_ssize_t unsent           # bytes that waited for the peer when it was looked at last
     cdef bint awaits_pong
     cdef bint reads_always           # also while its own writes are held up
     cdef Py_ssize_t held             # bytes of bodies that were not handed on yet
@@ -42,9 +46,12 @@ cdef class HTTP2Connection(Session):
     cdef void touch(self)
     cdef void flush(self)
     cdef void stream_opened(self)
+    cdef void heard(self)
     cdef void check_alive(self)
     cdef void resume(self, int32_t stream_id)
     cdef int hold(self, Py_ssize_t size) except -1
+    cdef bint is_pressed(self)
+    cdef void pressed(self)          # the connection's window is about to close
     cdef void handed_on(self, int32_t stream_id, Py_ssize_t size)
     cdef void let_go(self, Py_ssize_t size)
     cdef void reset_stream(self, int32_t stream_id, uint32_t error_code)

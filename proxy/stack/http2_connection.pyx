@@ -42,6 +42,7 @@ cdef class ConnectionProtocol(Protocol):
 
     cdef void writable(self):
         cdef HTTP2Connection connection = self.connection
+        connection.heard()
         connection.flush()
         if connection.transport is not None and not connection.transport.is_congested():
             connection.transport.resume_reading()
@@ -92,6 +93,7 @@ cdef class HTTP2Connection(Session):
         self.flusher.connection = self
         self.keepalive = KeepaliveTimer()
         self.keepalive.connection = self
+        self.check_ns = KEEPALIVE_NS
 
     cdef void adopt(self, Transport transport):
         """Take over `transport`, whose handshake, if any, is done."""
@@ -102,8 +104,8 @@ cdef class HTTP2Connection(Session):
     # Reading
 
     cdef void received(self, const char* data, Py_ssize_t size):
-        self.now_ns = self.heard_ns = self.reactor.now_ns
-        self.awaits_pong = False
+        self.heard()
+        self.now_ns = self.heard_ns
         try:
             self.feed(data, size)
         except HTTP2Error:
@@ -116,8 +118,17 @@ cdef class HTTP2Connection(Session):
         self.held += size
         if self.held > MAX_HELD:
             self.withheld += size
+            if self.is_pressed():
+                self.pressed()
             return 0
         return self.check(ng.nghttp2_session_consume_connection(self.session, size))
+
+    cdef bint is_pressed(self):
+        """Whether so much is withheld that the window is about to close."""
+        return self.withheld > CONNECTION_WINDOW // 2
+
+    cdef void pressed(self):
+        pass
 
     cdef void handed_on(self, int32_t stream_id, Py_ssize_t size):
         """Held bytes of a stream have left: its peer may send as many more."""
@@ -173,7 +184,7 @@ cdef class HTTP2Connection(Session):
             self.transport.write(GATHER, used)
         if self.transport is None:
             return
-        if self.is_over():
+        if self.is_over() or (self.abuse is not None and self.transport.is_congested()):
             self.close()
         elif not self.reads_always and self.transport.is_congested():
             self.transport.pause_reading()
@@ -185,21 +196,35 @@ cdef class HTTP2Connection(Session):
 
     # Liveness
 
+    cdef void heard(self):
+        self.heard_ns = self.reactor.now_ns
+        self.awaits_pong = False
+
     cdef void stream_opened(self):
         if self.keepalive.slot < 0:
-            self.reactor.arm(self.keepalive, KEEPALIVE_NS)
+            self.reactor.arm(self.keepalive, self.check_ns)
 
     cdef void check_alive(self):
-        if self.transport is None or not self.streams:
+        """Looked at while streams are open, or bytes wait for the peer to take them."""
+        cdef Py_ssize_t unsent
+        cdef int64_t silent_ns
+        if self.transport is None:
             return
-        if self.reactor.now_ns - self.heard_ns >= KEEPALIVE_NS:
-            if self.awaits_pong:
-                self.give_up("keep-alive timeout")
-                return
+        unsent = self.transport.out.size
+        if not self.streams and unsent == 0:
+            return
+        if unsent < self.unsent:
+            self.heard()  # it reads, if it says nothing
+        self.unsent = unsent
+        silent_ns = self.reactor.now_ns - self.heard_ns
+        if silent_ns >= 2 * KEEPALIVE_NS and self.awaits_pong:
+            self.give_up("keep-alive timeout")
+            return
+        if silent_ns >= KEEPALIVE_NS and not self.awaits_pong:
             self.awaits_pong = True
             ng.nghttp2_submit_ping(self.session, ng.NGHTTP2_FLAG_NONE, NULL)
             self.touch()
-        self.reactor.arm(self.keepalive, KEEPALIVE_NS)
+        self.reactor.arm(self.keepalive, self.check_ns)
 
     # The end
 

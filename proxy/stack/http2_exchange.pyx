@@ -1,16 +1,20 @@
 """A request in HTTP/2 and its response. What waits to go from one stream to the other is here; neither side may send
 more than a stream's window ahead of the other."""
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 
-from proxy.stack.buffer cimport queue_drop, queue_rewind, queue_waiting
+from proxy.stack.buffer cimport queue_drop, queue_put, queue_rewind, queue_take, queue_waiting
 from proxy.stack.exchange cimport Exchange
 from proxy.stack.http2_connection cimport HTTP2Connection
+from proxy.wire cimport nghttp2 as ng
 from proxy.wire.field_block cimport FieldBlock
-from proxy.wire.http2 cimport CANCEL, NO_ERROR
+from proxy.wire.http2 cimport CANCEL, ENHANCE_YOUR_CALM, NO_ERROR
+
+cdef enum:
+    PROGRESS = 4096    # bytes that a reader must take to be seen as reading: one byte now and then is a way to hold on
 
 
 cdef class ServerSide(HTTP2Connection):
-    """The accepted side. Implemented by `http2_server`."""
+    """The accepted side. Implemented by `http2_server`, but for what is done about readers that do not read."""
 
     cdef void inform(self, HTTP2Exchange exchange, FieldBlock block):
         pass
@@ -27,8 +31,37 @@ cdef class ServerSide(HTTP2Connection):
     cdef void break_off(self, HTTP2Exchange exchange, uint32_t error_code):
         pass
 
+    cdef void broken_off(self, int status, str error):
+        pass
+
     cdef void refuse_stream(self, HTTP2Exchange exchange, int status, str error):
         pass
+
+    # Readers that do not read
+
+    cdef bint takes_nothing(self, HTTP2Exchange exchange):
+        return exchange.server_open and self.transport is not None and (
+            self.transport.is_congested() or ng.nghttp2_session_get_remote_window_size(self.session) <= 0
+            or ng.nghttp2_session_get_stream_remote_window_size(self.session, exchange.server_id) <= 0
+        )
+
+    cdef void give_up_reader(self, HTTP2Exchange exchange):
+        """Send no more of a response; what waits is dropped now, since the reset itself may have to wait."""
+        self.broken_off(exchange.status, "stalled")
+        self.reset_stream(exchange.server_id, ENHANCE_YOUR_CALM)
+        if exchange.is_active:
+            exchange.cancel()
+        else:
+            exchange.abandon()
+
+    cdef void check_alive(self):
+        cdef HTTP2Exchange exchange
+        if self.stall_ns > 0:
+            for item in list(self.streams.values()):
+                exchange = <HTTP2Exchange>item
+                if exchange.is_stalled(self.reactor.now_ns, self.stall_ns):
+                    self.give_up_reader(exchange)
+        HTTP2Connection.check_alive(self)
 
 
 cdef class ClientSide(HTTP2Connection):
@@ -75,6 +108,34 @@ cdef class HTTP2Exchange(Exchange):
             self.client_open = False
             client.abandon_stream(self, self.reset_code if self.reset_code != NO_ERROR else CANCEL)
         self.drop_response()
+
+    cdef int response_put(self, const char* data, Py_ssize_t size, int64_t now_ns) except -1:
+        """A piece of the response's body came in."""
+        if queue_waiting(&self.response_body) == 0:
+            self.moved_ns = now_ns
+            self.moved = 0
+        return queue_put(&self.response_body, data, size)
+
+    cdef Py_ssize_t response_take(self, char* into, Py_ssize_t size, int64_t now_ns):
+        """Move up to `size` bytes of it on to its reader."""
+        cdef Py_ssize_t count = queue_take(&self.response_body, into, size)
+        self.moved += count
+        if self.moved >= PROGRESS:
+            self.moved_ns = now_ns
+            self.moved = 0
+        return count
+
+    cdef bint is_stalled(self, int64_t now_ns, int64_t bound_ns):
+        """Whether something of the response waits, and its reader has taken nearly nothing for so long."""
+        return queue_waiting(&self.response_body) > 0 and now_ns - self.moved_ns >= bound_ns
+
+    cdef bint is_in_the_way(self, int64_t now_ns, int64_t bound_ns):
+        """Whether the response has not moved for so long because its reader takes nothing, though nothing may wait yet:
+        it would be held as soon as it came."""
+        return self.response_started and now_ns - self.moved_ns >= bound_ns and (
+            queue_waiting(&self.response_body) > 0
+            or (not self.response_complete and self.server.takes_nothing(self))
+        )
 
     cdef void drop_request(self):
         """What is left of the request has nowhere to go."""

@@ -5,7 +5,7 @@ from libc.string cimport memcmp, strlen
 
 from proxy.io.reactor cimport Timer
 from proxy.io.transport cimport Transport
-from proxy.stack.buffer cimport queue_put, queue_take, queue_waiting
+from proxy.stack.buffer cimport queue_put, queue_waiting
 from proxy.stack.exchange cimport MAX_REPLAY
 from proxy.stack.http2_connection cimport CONNECTION_WINDOW, ConnectionProtocol
 from proxy.stack.http2_exchange cimport HTTP2Exchange, ServerSide
@@ -17,10 +17,14 @@ from proxy.wire.field_block cimport FieldBlock
 
 cdef enum:
     MAX_STREAMS = 250              # open at a time on one connection
+    MAX_HEADS = 4194304            # bytes of heads without a response: HPACK makes 64 KiB of a few, for each stream
 
 # Between the two GOAWAYs of a graceful end (RFC 9113 section 6.8): a client's streams that crossed the first one are
 # still served.
 cdef int64_t DRAIN_NS = 1_000_000_000
+
+# What a stream is reset for by a client's fault, as metric and log name it.
+FAULTS = {http2.FLOW_CONTROL_ERROR: "flow control error", http2.STREAM_CLOSED: "stream closed"}
 
 
 cdef class DrainTimer(Timer):
@@ -37,6 +41,9 @@ cdef class HTTP2Server(ServerSide):
         self.connections = connections
         self.on_end = on_end
         self.to_stop = []
+        self.stall_ns = router.stall_ns
+        if 0 < self.stall_ns < self.check_ns:
+            self.check_ns = self.stall_ns
         self.open(True, MAX_STREAMS, CONNECTION_WINDOW)
 
     cdef void start(self, Transport transport):
@@ -105,6 +112,8 @@ cdef class HTTP2Server(ServerSide):
         self.current = None
         if self.in_trailers:
             if exchange.trailers.is_too_large:
+                if not self.resets.spend(self.now_ns):
+                    self.calm_down("header flood")
                 exchange.cancel()
                 self.reset_stream(stream_id, http2.CANCEL)
                 return 0
@@ -138,6 +147,11 @@ cdef class HTTP2Server(ServerSide):
             exchange.is_grpc = size == 16 or text[16] != 45
         if head.is_too_large:
             self.refuse_stream(exchange, 431, "request header too large")
+            return 0
+        exchange.head_held = head.capacity
+        self.heads += head.capacity
+        if self.heads > MAX_HEADS:
+            self.refuse_stream(exchange, 431, "request headers too large together")
             return 0
         if self.has_two_hosts:
             self.refuse_stream(exchange, 400, "host is not the authority")
@@ -196,6 +210,7 @@ cdef class HTTP2Server(ServerSide):
         cdef ng.nghttp2_data_provider provider
         if self.transport is None or not exchange.server_open:
             return
+        self.let_go_of_head(exchange)
         if exchange.line is not None:
             exchange.log_http2_answer(block)
         provider.source.ptr = <void*>exchange
@@ -205,6 +220,11 @@ cdef class HTTP2Server(ServerSide):
             self.session, exchange.server_id, nva, block.fill(nva), NULL if end_stream else &provider
         )
         self.touch()
+
+    cdef void let_go_of_head(self, HTTP2Exchange exchange):
+        self.heads -= exchange.head_held
+        exchange.head_held = 0
+        exchange.head.clear()
 
     cdef void response_ended(self, HTTP2Exchange exchange):
         if exchange.response_waits:
@@ -230,6 +250,9 @@ cdef class HTTP2Server(ServerSide):
             return
         if exchange.server_open:
             self.reset_stream(exchange.server_id, error_code if error_code != http2.NO_ERROR else http2.INTERNAL_ERROR)
+
+    cdef void broken_off(self, int status, str error):
+        self.router.broken_off(status, error)
 
     cdef void refuse_stream(self, HTTP2Exchange exchange, int status, str error):
         """Answer for the application, with an empty body and, where this client may see it, the reason."""
@@ -268,6 +291,7 @@ cdef class HTTP2Server(ServerSide):
     cdef int stream_closed(self, int32_t stream_id, uint32_t error_code) except -1:
         cdef HTTP2Exchange exchange = self.streams.pop(stream_id, None)
         if exchange is not None:
+            self.let_go_of_head(exchange)
             exchange.server_open = False
             exchange.reset_code = error_code
             if exchange.is_active:
@@ -277,6 +301,10 @@ cdef class HTTP2Server(ServerSide):
             exchange.drop_request()
         if self.is_draining and not self.streams:
             self.touch()
+        return 0
+
+    cdef int stream_faulted(self, int32_t stream_id, uint32_t error_code) except -1:
+        self.broken_off(0, FAULTS.get(error_code, "protocol error"))
         return 0
 
     # The end
@@ -349,7 +377,7 @@ cdef ssize_t read_response(
     cdef ng.nghttp2_nv nva[http2.MAX_FIELDS + 1]
     cdef Py_ssize_t count
     try:
-        count = queue_take(&exchange.response_body, <char*>into, size)
+        count = exchange.response_take(<char*>into, size, self.reactor.now_ns)
         if count > 0 and exchange.client is not None:
             exchange.client.handed_on(exchange.client_id, count)
         if exchange.response_complete and queue_waiting(&exchange.response_body) == 0:

@@ -20,8 +20,10 @@ cdef class Router:
     cdef bint strips_client_id
     cdef AccessLog access_log        # None: no lines
     cdef str client, identity        # who is named in them
+    cdef int64_t stall_ns            # how long a client may take nothing of a response that waits for it
     cdef Refusal route(self, Exchange exchange)
     cdef void refused(self, int status, str error)
+    cdef void broken_off(self, int status, str error)
     cdef void ended(self, str error)
 
 

@@ -24,6 +24,10 @@ cdef class Router:
         """Told of every answer the proxy makes itself, for metric and log."""
         pass
 
+    cdef void broken_off(self, int status, str error):
+        """Told of a stream that is reset by its client's fault, for metric and log; status 0 before a response."""
+        pass
+
     cdef void ended(self, str error):
         """Told why a connection ended that carried many requests; a clean end is "connection closed"."""
         pass

@@ -11,6 +11,7 @@ cdef enum:
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
     INTERNAL_ERROR = 2
+    FLOW_CONTROL_ERROR = 3
     STREAM_CLOSED = 5
     REFUSED_STREAM = 7
     CANCEL = 8
@@ -49,7 +50,7 @@ cdef class Session:
     cdef void keep(self, object error) noexcept
     cdef int calm_down(self, str abuse) except -1
     cdef bint is_over(self)
-    cdef int frame_on_closed(self, int32_t stream_id, bint is_headers) except -1
+    cdef int headers_on_closed(self, int32_t stream_id) except -1
     cdef int oversized(self) except -1
 
     # Hooks: what the peer did.
@@ -60,5 +61,6 @@ cdef class Session:
     cdef int data(self, int32_t stream_id, const char* data, size_t size) except -1
     cdef int body_ended(self, int32_t stream_id) except -1
     cdef int stream_closed(self, int32_t stream_id, uint32_t error_code) except -1
+    cdef int stream_faulted(self, int32_t stream_id, uint32_t error_code) except -1  # it broke a rule, and was reset
     cdef int going_away(self, int32_t last_stream_id, uint32_t error_code, bytes debug) except -1
     cdef int pinged(self, bytes payload) except -1

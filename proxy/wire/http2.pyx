@@ -75,8 +75,6 @@ cdef class Session:
         # A window is given back only when the data was handed on, or a slow reader would buffer without bound.
         ng.nghttp2_option_set_no_auto_window_update(option, 1)
         ng.nghttp2_option_set_max_outbound_ack(option, MAX_OUTBOUND_ACKS)
-        # Closed streams are kept by default to serve RFC 7540 priorities, which RFC 9113 dropped.
-        ng.nghttp2_option_set_no_closed_streams(option, 1)
         # It counts the pieces in which a frame's header arrives; what a section may hold is limited anyway.
         ng.nghttp2_option_set_max_continuations(option, MAX_CONTINUATIONS)
         ng.nghttp2_option_set_stream_reset_rate_limit(option, LIBRARY_RESET_BURST, LIBRARY_RESET_RATE)
@@ -121,10 +119,16 @@ cdef class Session:
         cdef ssize_t count
         if self.failed:
             raise HTTP2Error("the session has failed")
+        if self.abuse is not None:
+            return 0  # told to go: whatever it still says has cost enough
         count = ng.nghttp2_session_mem_recv(self.session, <const uint8_t*>data, size)
         if self.failure is not None:
             self.failed = True
             raise self.failure
+        if count == ng.NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
+            return self.calm_down("continuation flood")
+        if count == ng.NGHTTP2_ERR_FLOODED:
+            return self.calm_down("control frame flood")
         if count < 0:
             self.failed = True
             self.check(count)
@@ -165,17 +169,17 @@ cdef class Session:
                 return self.calm_down("header flood")
         return 0
 
-    cdef int frame_on_closed(self, int32_t stream_id, bint is_headers) except -1:
-        """HEADERS or DATA on a stream that is no more, which libnghttp2 would pass over in silence.
+    cdef int headers_on_closed(self, int32_t stream_id) except -1:
+        """HEADERS on a stream that libnghttp2 no longer remembers, which it would pass over in silence; it remembers as
+        many closed streams as may be open, and ends the connection for HEADERS or DATA on those.
 
         RFC 9113 section 5.1: an error, unless we have reset the stream and the peer could not know; section 5.1.1: a
         number that was left out cannot be used later.
         """
         cdef int i
-        if is_headers:
-            for first, last in self.skipped:
-                if first <= stream_id <= last:
-                    return self.check(ng.nghttp2_session_terminate_session(self.session, PROTOCOL_ERROR))
+        for first, last in self.skipped:
+            if first <= stream_id <= last:
+                return self.check(ng.nghttp2_session_terminate_session(self.session, PROTOCOL_ERROR))
         for i in range(RECENT):
             if self.own_resets[i] == stream_id:
                 if not self.control_frames.spend(self.now_ns):
@@ -205,6 +209,9 @@ cdef class Session:
     cdef int stream_closed(self, int32_t stream_id, uint32_t error_code) except -1:
         return 0
 
+    cdef int stream_faulted(self, int32_t stream_id, uint32_t error_code) except -1:
+        return 0
+
     cdef int going_away(self, int32_t last_stream_id, uint32_t error_code, bytes debug) except -1:
         return 0
 
@@ -218,17 +225,14 @@ cdef int on_begin_frame(ng.nghttp2_session* session, const ng.nghttp2_frame_hd* 
     cdef Session self = <Session>user_data
     cdef int32_t stream_id = hd.stream_id
     try:
-        if not self.is_server or not stream_id & 1 or not (
-            hd.type == ng.NGHTTP2_HEADERS or hd.type == ng.NGHTTP2_DATA
-        ):
+        if not self.is_server or not stream_id & 1 or hd.type != ng.NGHTTP2_HEADERS:
             return 0
         if stream_id > self.highest_stream:
-            if hd.type == ng.NGHTTP2_HEADERS:
-                if stream_id > self.highest_stream + 2 and len(self.skipped) < MAX_SKIPPED:
-                    self.skipped.append((self.highest_stream + 1, stream_id - 1))
-                self.highest_stream = stream_id
+            if stream_id > self.highest_stream + 2 and len(self.skipped) < MAX_SKIPPED:
+                self.skipped.append((self.highest_stream + 1, stream_id - 1))
+            self.highest_stream = stream_id
         elif ng.nghttp2_session_find_stream(session, stream_id) == NULL:
-            self.frame_on_closed(stream_id, hd.type == ng.NGHTTP2_HEADERS)
+            self.headers_on_closed(stream_id)
     except BaseException as error:
         self.keep(error)
         return ng.NGHTTP2_ERR_CALLBACK_FAILURE
@@ -267,7 +271,7 @@ cdef int on_frame(ng.nghttp2_session* _, const ng.nghttp2_frame* frame, void* us
         elif frame.hd.type == ng.NGHTTP2_DATA:
             if end_stream:
                 self.body_ended(frame.hd.stream_id)
-            elif frame.hd.length == 0:
+            elif frame.hd.length == frame.data.padlen:
                 is_control = True
         elif frame.hd.type == ng.NGHTTP2_PING:
             if frame.hd.flags & ng.NGHTTP2_FLAG_ACK:
@@ -304,9 +308,10 @@ cdef int on_frame_sent(ng.nghttp2_session* _, const ng.nghttp2_frame* frame, voi
             self.next_own_reset = (self.next_own_reset + 1) % RECENT
         # Resets that say the peer was wrong; those that pass on what happened on the other side are not its doing.
         if frame.hd.type == ng.NGHTTP2_RST_STREAM and frame.rst_stream.error_code != NO_ERROR and \
-                frame.rst_stream.error_code < REFUSED_STREAM and frame.rst_stream.error_code != INTERNAL_ERROR and \
-                not self.resets.spend(self.now_ns):
-            self.calm_down("reset flood")
+                frame.rst_stream.error_code < REFUSED_STREAM and frame.rst_stream.error_code != INTERNAL_ERROR:
+            self.stream_faulted(frame.hd.stream_id, frame.rst_stream.error_code)
+            if not self.resets.spend(self.now_ns):
+                self.calm_down("reset flood")
     except BaseException as error:
         self.keep(error)
         return ng.NGHTTP2_ERR_CALLBACK_FAILURE

@@ -12,6 +12,8 @@ cdef extern from "nghttp2/nghttp2.h":
         NGHTTP2_ERR_NOMEM
         NGHTTP2_ERR_CALLBACK_FAILURE
         NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+        NGHTTP2_ERR_FLOODED
+        NGHTTP2_ERR_TOO_MANY_CONTINUATIONS
 
     enum:
         NGHTTP2_FLAG_NONE
@@ -67,6 +69,10 @@ cdef extern from "nghttp2/nghttp2.h":
         uint8_t type
         uint8_t flags
 
+    ctypedef struct nghttp2_data:
+        nghttp2_frame_hd hd
+        size_t padlen
+
     ctypedef struct nghttp2_headers:
         nghttp2_frame_hd hd
         nghttp2_headers_category cat
@@ -88,6 +94,7 @@ cdef extern from "nghttp2/nghttp2.h":
 
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
+        nghttp2_data data
         nghttp2_headers headers
         nghttp2_rst_stream rst_stream
         nghttp2_ping ping
@@ -145,7 +152,6 @@ cdef extern from "nghttp2/nghttp2.h":
     void nghttp2_option_set_stream_reset_rate_limit(
         nghttp2_option *option, unsigned long long burst, unsigned long long rate)
     void nghttp2_option_set_max_continuations(nghttp2_option *option, size_t val)
-    void nghttp2_option_set_no_closed_streams(nghttp2_option *option, int val)
     void nghttp2_option_set_max_send_header_block_length(nghttp2_option *option, size_t val)
 
     int nghttp2_session_client_new2(
@@ -165,6 +171,8 @@ cdef extern from "nghttp2/nghttp2.h":
     int nghttp2_session_consume_connection(nghttp2_session *session, size_t size)
     int nghttp2_session_set_local_window_size(
         nghttp2_session *session, uint8_t flags, int32_t stream_id, int32_t window_size)
+    int32_t nghttp2_session_get_remote_window_size(nghttp2_session *session)
+    int32_t nghttp2_session_get_stream_remote_window_size(nghttp2_session *session, int32_t stream_id)
     int nghttp2_session_resume_data(nghttp2_session *session, int32_t stream_id)
     int nghttp2_session_terminate_session(nghttp2_session *session, uint32_t error_code)
     int nghttp2_session_check_request_allowed(nghttp2_session *session)

@@ -30,6 +30,10 @@ class Talk:
         self.connection.initiate_connection()
         self.flush()
 
+    def close(self) -> None:
+        """Close the connection."""
+        self.peer.close()
+
     def flush(self) -> None:
         """Send what the library wants sent."""
         data = self.connection.data_to_send()

@@ -12,7 +12,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from tests.kit.sidecar import Answer, read_answer
 from tests.kit.topology import Mesh, Pod
@@ -261,14 +261,22 @@ class Load:
         for thread in self._threads:
             thread.join(SECONDS)
 
+    def open(self) -> Any:
+        """A connection to send requests on, with a method `close`."""
+        return self.pod.connect(self.address, SECONDS)
+
+    def ask(self, connection: Any) -> Answer:
+        """One request on it."""
+        connection.sendall(b"GET / HTTP/1.1\r\nhost: app\r\n\r\n")
+        return read_answer(connection)
+
     def _run(self) -> None:
-        connection: socket.socket | None = None
+        connection: Any = None
         while not self._stop.is_set():
             try:
-                connection = connection or self.pod.connect(self.address, SECONDS)
+                connection = connection or self.open()
                 begun = time.monotonic()
-                connection.sendall(b"GET / HTTP/1.1\r\nhost: app\r\n\r\n")
-                answer = read_answer(connection)
+                answer = self.ask(connection)
                 with self._lock:
                     self.slowest = max(self.slowest, time.monotonic() - begun)
                     if answer.status == 200:
