@@ -70,13 +70,13 @@ def parse(annotations: Mapping[str, str]) -> Balancing:
         rules = FailureAccrual()
         accrual = FailureAccrual(
             max_failures=read(f"{ACCRUAL}-consecutive-max-failures", rules.max_failures, _count(0 if unified else 1)),
-            min_penalty_ms=read(f"{ACCRUAL}-consecutive-min-penalty", rules.min_penalty_ms, _duration),
-            max_penalty_ms=read(f"{ACCRUAL}-consecutive-max-penalty", rules.max_penalty_ms, _duration),
+            min_penalty_ms=read(f"{ACCRUAL}-consecutive-min-penalty", rules.min_penalty_ms, duration),
+            max_penalty_ms=read(f"{ACCRUAL}-consecutive-max-penalty", rules.max_penalty_ms, duration),
             jitter_permille=read(f"{ACCRUAL}-consecutive-jitter-ratio", rules.jitter_permille, _part(100.0)),
             success_rate_permille=read(f"{ALPHA}failure-accrual-success-rate-threshold", 800, _part(1.0))
             if unified
             else 0,
-            window_ms=read(f"{ALPHA}failure-accrual-success-rate-window", rules.window_ms, _duration),
+            window_ms=read(f"{ALPHA}failure-accrual-success-rate-window", rules.window_ms, duration),
             min_requests=read(f"{ALPHA}failure-accrual-min-requests", rules.min_requests, _count(1)),
         )
         if accrual.min_penalty_ms > accrual.max_penalty_ms:
@@ -86,13 +86,14 @@ def parse(annotations: Mapping[str, str]) -> Balancing:
             )
     return Balancing(
         failure_accrual=accrual,
-        penalty_ms=read(f"{ALPHA}load-biaser-penalty", DEFAULT.penalty_ms, _duration),
-        max_retry_after_ms=read(f"{ALPHA}load-biaser-max-retry-after", DEFAULT.max_retry_after_ms, _duration),
+        penalty_ms=read(f"{ALPHA}load-biaser-penalty", DEFAULT.penalty_ms, duration),
+        max_retry_after_ms=read(f"{ALPHA}load-biaser-max-retry-after", DEFAULT.max_retry_after_ms, duration),
         penalizes_failures=bool(read(f"{ALPHA}penalize-failures", 0, _boolean)),
     )
 
 
-def _duration(text: str) -> int:
+def duration(text: str) -> int:
+    """Milliseconds out of `<integer><unit>`; raises ValueError."""
     match = _DURATION.fullmatch(text)
     found = int(match[1]) * _UNITS[match[2]] if match is not None else 0
     if not 10 <= found <= MAX_MS:

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 from components.destination.balancing import DEFAULT, Balancing
 from components.destination.model import Key, NamespaceFacts, PodFacts, ServiceFacts, SliceFacts
 from components.destination.ports import PortSet
+from components.destination.terms import NONE, Terms
 
 _F = TypeVar("_F")
 Address = tuple[str, int]
@@ -53,6 +54,7 @@ class View:
     local: bool = False
     """Whether each node sees its own endpoints only."""
     balancing: Balancing = DEFAULT
+    terms: Terms = NONE
 
     def on(self, node: str) -> "View":
         """The view that callers on a node have."""
@@ -226,6 +228,7 @@ class Index:
             self._endpoints(service.key, port_name, 6 if ":" in ip else 4),
             service.local,
             service.balancing,
+            service.terms,
         )
 
     def _endpoints(self, service: Key, port_name: str, family: int) -> dict[str, EndpointView]:

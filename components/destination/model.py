@@ -10,6 +10,8 @@ from components.destination.balancing import DEFAULT, Balancing, BalancingError
 from components.destination.balancing import parse as parse_balancing
 from components.destination.objects import Container, EndpointSlice, Meta, Namespace, Pod, Service
 from components.destination.ports import EMPTY, PortsError, PortSet, parse_named_ports, parse_ports
+from components.destination.terms import NONE, Terms, TermsError
+from components.destination.terms import parse as parse_terms
 from proxy.api import labels
 from proxy.api.names import InvalidNameError, workload_identity
 
@@ -77,6 +79,7 @@ class ServiceFacts:
     local: bool = False
     """Whether callers may reach endpoints of their own node only (internalTrafficPolicy)."""
     balancing: Balancing = DEFAULT
+    terms: Terms = NONE
     problem: str = ""
 
 
@@ -158,11 +161,15 @@ def service_facts(service: Service) -> ServiceFacts:
     ips = spec.cluster_ips or [spec.cluster_ip]
     tcp = [port for port in spec.ports or () if port.protocol == "TCP"]
     opaque, problem = _opaque(meta, {port.name: port.port for port in tcp if port.name})
-    balancing = DEFAULT
+    balancing, terms = DEFAULT, NONE
     try:
         balancing = parse_balancing(meta.annotations or {})
     except BalancingError as error:
         problem = problem or f"the balancer's annotations are not used: {error}"
+    try:
+        terms = parse_terms(meta.annotations or {})
+    except TermsError as error:
+        problem = problem or f"annotations for retries and time limits are not used: {error}"
     return ServiceFacts(
         key=(meta.namespace, meta.name),
         ips=tuple(ip for ip in ips if ip and ip != "None"),
@@ -170,6 +177,7 @@ def service_facts(service: Service) -> ServiceFacts:
         opaque=opaque,
         local=spec.internal_traffic_policy == "Local",
         balancing=balancing,
+        terms=terms,
         problem=problem,
     )
 

@@ -2,6 +2,7 @@
 
 from components.destination.balancing import DEFAULT, Balancing
 from components.destination.index import EndpointView, Kind, View
+from components.destination.terms import Retries, Terms
 from proxy.api import destination_pb2 as pb
 
 _KINDS = {
@@ -21,6 +22,8 @@ def snapshot(view: View) -> pb.Update:
             labels=dict(view.labels),
             endpoints=[_endpoint(each) for each in view.endpoints.values()],
             balancing=None if view.balancing == DEFAULT else _balancing(view.balancing),
+            retries=None if view.terms.retries is None else _retries(view.terms.retries),
+            time_limits=_time_limits(view.terms),
         )
     )
 
@@ -38,7 +41,7 @@ def update(old: View, new: View) -> pb.Update | None:
 
 def _target(view: View) -> tuple[object, ...]:
     """All of a view but its endpoints."""
-    return view.kind, view.opaque, view.authority, view.labels, view.balancing
+    return view.kind, view.opaque, view.authority, view.labels, view.balancing, view.terms
 
 
 def _balancing(found: Balancing) -> pb.Balancing:
@@ -59,6 +62,27 @@ def _balancing(found: Balancing) -> pb.Balancing:
         max_retry_after_ms=found.max_retry_after_ms,
         penalizes_failures=found.penalizes_failures,
     )
+
+
+def _retries(found: Retries) -> pb.Retries:
+    budget = found.budget
+    return pb.Retries(
+        statuses=[pb.StatusRange(first=first, last=last) for first, last in found.statuses],
+        grpc_codes=sum(1 << code for code in found.grpc_codes),
+        limit=found.limit,
+        try_timeout_ms=found.try_timeout_ms,
+        budget=None
+        if budget is None
+        else pb.RetryBudget(
+            ratio_permille=budget.ratio_permille, min_per_second=budget.min_per_second, ttl_ms=budget.ttl_ms
+        ),
+    )
+
+
+def _time_limits(terms: Terms) -> pb.TimeLimits | None:
+    if not (terms.request_ms or terms.response_ms or terms.idle_ms):
+        return None
+    return pb.TimeLimits(request_ms=terms.request_ms, response_ms=terms.response_ms, idle_ms=terms.idle_ms)
 
 
 def _endpoint(view: EndpointView) -> pb.Endpoint:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bproxy/api/destination.proto\x12\x14tulle.destination.v1\"8\n\x08Workload\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03pod\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\"Q\n\x0cWatchRequest\x12\x30\n\x08workload\x18\x01 \x01(\x0b\x32\x1e.tulle.destination.v1.Workload\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"r\n\x06Update\x12\x32\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.tulle.destination.v1.SnapshotH\x00\x12,\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x1b.tulle.destination.v1.DeltaH\x00\x42\x06\n\x04kind\"\xcb\x02\n\x08Snapshot\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.tulle.destination.v1.Kind\x12\x30\n\x08protocol\x18\x02 \x01(\x0e\x32\x1e.tulle.destination.v1.Protocol\x12\x11\n\tauthority\x18\x03 \x01(\t\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.tulle.destination.v1.Snapshot.LabelsEntry\x12\x31\n\tendpoints\x18\x05 \x03(\x0b\x32\x1e.tulle.destination.v1.Endpoint\x12\x32\n\tbalancing\x18\x06 \x01(\x0b\x32\x1f.tulle.destination.v1.Balancing\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x96\x01\n\tBalancing\x12=\n\x0f\x66\x61ilure_accrual\x18\x01 \x01(\x0b\x32$.tulle.destination.v1.FailureAccrual\x12\x12\n\npenalty_ms\x18\x02 \x01(\r\x12\x1a\n\x12max_retry_after_ms\x18\x03 \x01(\r\x12\x1a\n\x12penalizes_failures\x18\x04 \x01(\x08\"\xb7\x01\n\x0e\x46\x61ilureAccrual\x12\x14\n\x0cmax_failures\x18\x01 \x01(\r\x12\x16\n\x0emin_penalty_ms\x18\x02 \x01(\r\x12\x16\n\x0emax_penalty_ms\x18\x03 \x01(\r\x12\x17\n\x0fjitter_permille\x18\x04 \x01(\r\x12\x1d\n\x15success_rate_permille\x18\x05 \x01(\r\x12\x11\n\twindow_ms\x18\x06 \x01(\r\x12\x14\n\x0cmin_requests\x18\x07 \x01(\r\"G\n\x05\x44\x65lta\x12.\n\x06upsert\x18\x01 \x03(\x0b\x32\x1e.tulle.destination.v1.Endpoint\x12\x0e\n\x06remove\x18\x02 \x03(\t\"\xca\x01\n\x08\x45ndpoint\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x30\n\x08protocol\x18\x03 \x01(\x0e\x32\x1e.tulle.destination.v1.Protocol\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.tulle.destination.v1.Endpoint.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*O\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_SERVICE\x10\x01\x12\x0c\n\x08KIND_POD\x10\x02\x12\x11\n\rKIND_EXTERNAL\x10\x03*4\n\x08Protocol\x12\x13\n\x0fPROTOCOL_DETECT\x10\x00\x12\x13\n\x0fPROTOCOL_OPAQUE\x10\x01\x32Z\n\x0b\x44\x65stination\x12K\n\x05Watch\x12\".tulle.destination.v1.WatchRequest\x1a\x1c.tulle.destination.v1.Update0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bproxy/api/destination.proto\x12\x14tulle.destination.v1\"8\n\x08Workload\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0b\n\x03pod\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\"Q\n\x0cWatchRequest\x12\x30\n\x08workload\x18\x01 \x01(\x0b\x32\x1e.tulle.destination.v1.Workload\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\"r\n\x06Update\x12\x32\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1e.tulle.destination.v1.SnapshotH\x00\x12,\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x1b.tulle.destination.v1.DeltaH\x00\x42\x06\n\x04kind\"\xb2\x03\n\x08Snapshot\x12(\n\x04kind\x18\x01 \x01(\x0e\x32\x1a.tulle.destination.v1.Kind\x12\x30\n\x08protocol\x18\x02 \x01(\x0e\x32\x1e.tulle.destination.v1.Protocol\x12\x11\n\tauthority\x18\x03 \x01(\t\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.tulle.destination.v1.Snapshot.LabelsEntry\x12\x31\n\tendpoints\x18\x05 \x03(\x0b\x32\x1e.tulle.destination.v1.Endpoint\x12\x32\n\tbalancing\x18\x06 \x01(\x0b\x32\x1f.tulle.destination.v1.Balancing\x12.\n\x07retries\x18\x07 \x01(\x0b\x32\x1d.tulle.destination.v1.Retries\x12\x35\n\x0btime_limits\x18\x08 \x01(\x0b\x32 .tulle.destination.v1.TimeLimits\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xac\x01\n\x07Retries\x12\x33\n\x08statuses\x18\x01 \x03(\x0b\x32!.tulle.destination.v1.StatusRange\x12\x12\n\ngrpc_codes\x18\x02 \x01(\r\x12\r\n\x05limit\x18\x03 \x01(\r\x12\x16\n\x0etry_timeout_ms\x18\x04 \x01(\r\x12\x31\n\x06\x62udget\x18\x05 \x01(\x0b\x32!.tulle.destination.v1.RetryBudget\"*\n\x0bStatusRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\r\"M\n\x0bRetryBudget\x12\x16\n\x0eratio_permille\x18\x01 \x01(\r\x12\x16\n\x0emin_per_second\x18\x02 \x01(\r\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\r\"F\n\nTimeLimits\x12\x12\n\nrequest_ms\x18\x01 \x01(\r\x12\x13\n\x0bresponse_ms\x18\x02 \x01(\r\x12\x0f\n\x07idle_ms\x18\x03 \x01(\r\"\x96\x01\n\tBalancing\x12=\n\x0f\x66\x61ilure_accrual\x18\x01 \x01(\x0b\x32$.tulle.destination.v1.FailureAccrual\x12\x12\n\npenalty_ms\x18\x02 \x01(\r\x12\x1a\n\x12max_retry_after_ms\x18\x03 \x01(\r\x12\x1a\n\x12penalizes_failures\x18\x04 \x01(\x08\"\xb7\x01\n\x0e\x46\x61ilureAccrual\x12\x14\n\x0cmax_failures\x18\x01 \x01(\r\x12\x16\n\x0emin_penalty_ms\x18\x02 \x01(\r\x12\x16\n\x0emax_penalty_ms\x18\x03 \x01(\r\x12\x17\n\x0fjitter_permille\x18\x04 \x01(\r\x12\x1d\n\x15success_rate_permille\x18\x05 \x01(\r\x12\x11\n\twindow_ms\x18\x06 \x01(\r\x12\x14\n\x0cmin_requests\x18\x07 \x01(\r\"G\n\x05\x44\x65lta\x12.\n\x06upsert\x18\x01 \x03(\x0b\x32\x1e.tulle.destination.v1.Endpoint\x12\x0e\n\x06remove\x18\x02 \x03(\t\"\xca\x01\n\x08\x45ndpoint\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x10\n\x08identity\x18\x02 \x01(\t\x12\x30\n\x08protocol\x18\x03 \x01(\x0e\x32\x1e.tulle.destination.v1.Protocol\x12:\n\x06labels\x18\x04 \x03(\x0b\x32*.tulle.destination.v1.Endpoint.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*O\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_SERVICE\x10\x01\x12\x0c\n\x08KIND_POD\x10\x02\x12\x11\n\rKIND_EXTERNAL\x10\x03*4\n\x08Protocol\x12\x13\n\x0fPROTOCOL_DETECT\x10\x00\x12\x13\n\x0fPROTOCOL_OPAQUE\x10\x01\x32Z\n\x0b\x44\x65stination\x12K\n\x05Watch\x12\".tulle.destination.v1.WatchRequest\x1a\x1c.tulle.destination.v1.Update0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_ENDPOINT_LABELSENTRY']._loaded_options = None
   _globals['_ENDPOINT_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_KIND']._serialized_start=1261
-  _globals['_KIND']._serialized_end=1340
-  _globals['_PROTOCOL']._serialized_start=1342
-  _globals['_PROTOCOL']._serialized_end=1394
+  _globals['_KIND']._serialized_start=1734
+  _globals['_KIND']._serialized_end=1813
+  _globals['_PROTOCOL']._serialized_start=1815
+  _globals['_PROTOCOL']._serialized_end=1867
   _globals['_WORKLOAD']._serialized_start=53
   _globals['_WORKLOAD']._serialized_end=109
   _globals['_WATCHREQUEST']._serialized_start=111
@@ -46,19 +46,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATE']._serialized_start=194
   _globals['_UPDATE']._serialized_end=308
   _globals['_SNAPSHOT']._serialized_start=311
-  _globals['_SNAPSHOT']._serialized_end=642
-  _globals['_SNAPSHOT_LABELSENTRY']._serialized_start=597
-  _globals['_SNAPSHOT_LABELSENTRY']._serialized_end=642
-  _globals['_BALANCING']._serialized_start=645
-  _globals['_BALANCING']._serialized_end=795
-  _globals['_FAILUREACCRUAL']._serialized_start=798
-  _globals['_FAILUREACCRUAL']._serialized_end=981
-  _globals['_DELTA']._serialized_start=983
-  _globals['_DELTA']._serialized_end=1054
-  _globals['_ENDPOINT']._serialized_start=1057
-  _globals['_ENDPOINT']._serialized_end=1259
-  _globals['_ENDPOINT_LABELSENTRY']._serialized_start=597
-  _globals['_ENDPOINT_LABELSENTRY']._serialized_end=642
-  _globals['_DESTINATION']._serialized_start=1396
-  _globals['_DESTINATION']._serialized_end=1486
+  _globals['_SNAPSHOT']._serialized_end=745
+  _globals['_SNAPSHOT_LABELSENTRY']._serialized_start=700
+  _globals['_SNAPSHOT_LABELSENTRY']._serialized_end=745
+  _globals['_RETRIES']._serialized_start=748
+  _globals['_RETRIES']._serialized_end=920
+  _globals['_STATUSRANGE']._serialized_start=922
+  _globals['_STATUSRANGE']._serialized_end=964
+  _globals['_RETRYBUDGET']._serialized_start=966
+  _globals['_RETRYBUDGET']._serialized_end=1043
+  _globals['_TIMELIMITS']._serialized_start=1045
+  _globals['_TIMELIMITS']._serialized_end=1115
+  _globals['_BALANCING']._serialized_start=1118
+  _globals['_BALANCING']._serialized_end=1268
+  _globals['_FAILUREACCRUAL']._serialized_start=1271
+  _globals['_FAILUREACCRUAL']._serialized_end=1454
+  _globals['_DELTA']._serialized_start=1456
+  _globals['_DELTA']._serialized_end=1527
+  _globals['_ENDPOINT']._serialized_start=1530
+  _globals['_ENDPOINT']._serialized_end=1732
+  _globals['_ENDPOINT_LABELSENTRY']._serialized_start=700
+  _globals['_ENDPOINT_LABELSENTRY']._serialized_end=745
+  _globals['_DESTINATION']._serialized_start=1869
+  _globals['_DESTINATION']._serialized_end=1959
 # @@protoc_insertion_point(module_scope)

@@ -52,7 +52,7 @@ class Update(_message.Message):
     def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("kind", "protocol", "authority", "labels", "endpoints", "balancing")
+    __slots__ = ("kind", "protocol", "authority", "labels", "endpoints", "balancing", "retries", "time_limits")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -66,13 +66,59 @@ class Snapshot(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     ENDPOINTS_FIELD_NUMBER: _ClassVar[int]
     BALANCING_FIELD_NUMBER: _ClassVar[int]
+    RETRIES_FIELD_NUMBER: _ClassVar[int]
+    TIME_LIMITS_FIELD_NUMBER: _ClassVar[int]
     kind: Kind
     protocol: Protocol
     authority: str
     labels: _containers.ScalarMap[str, str]
     endpoints: _containers.RepeatedCompositeFieldContainer[Endpoint]
     balancing: Balancing
-    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., authority: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., balancing: _Optional[_Union[Balancing, _Mapping]] = ...) -> None: ...
+    retries: Retries
+    time_limits: TimeLimits
+    def __init__(self, kind: _Optional[_Union[Kind, str]] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., authority: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., endpoints: _Optional[_Iterable[_Union[Endpoint, _Mapping]]] = ..., balancing: _Optional[_Union[Balancing, _Mapping]] = ..., retries: _Optional[_Union[Retries, _Mapping]] = ..., time_limits: _Optional[_Union[TimeLimits, _Mapping]] = ...) -> None: ...
+
+class Retries(_message.Message):
+    __slots__ = ("statuses", "grpc_codes", "limit", "try_timeout_ms", "budget")
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
+    GRPC_CODES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    TRY_TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    statuses: _containers.RepeatedCompositeFieldContainer[StatusRange]
+    grpc_codes: int
+    limit: int
+    try_timeout_ms: int
+    budget: RetryBudget
+    def __init__(self, statuses: _Optional[_Iterable[_Union[StatusRange, _Mapping]]] = ..., grpc_codes: _Optional[int] = ..., limit: _Optional[int] = ..., try_timeout_ms: _Optional[int] = ..., budget: _Optional[_Union[RetryBudget, _Mapping]] = ...) -> None: ...
+
+class StatusRange(_message.Message):
+    __slots__ = ("first", "last")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    last: int
+    def __init__(self, first: _Optional[int] = ..., last: _Optional[int] = ...) -> None: ...
+
+class RetryBudget(_message.Message):
+    __slots__ = ("ratio_permille", "min_per_second", "ttl_ms")
+    RATIO_PERMILLE_FIELD_NUMBER: _ClassVar[int]
+    MIN_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    TTL_MS_FIELD_NUMBER: _ClassVar[int]
+    ratio_permille: int
+    min_per_second: int
+    ttl_ms: int
+    def __init__(self, ratio_permille: _Optional[int] = ..., min_per_second: _Optional[int] = ..., ttl_ms: _Optional[int] = ...) -> None: ...
+
+class TimeLimits(_message.Message):
+    __slots__ = ("request_ms", "response_ms", "idle_ms")
+    REQUEST_MS_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_MS_FIELD_NUMBER: _ClassVar[int]
+    IDLE_MS_FIELD_NUMBER: _ClassVar[int]
+    request_ms: int
+    response_ms: int
+    idle_ms: int
+    def __init__(self, request_ms: _Optional[int] = ..., response_ms: _Optional[int] = ..., idle_ms: _Optional[int] = ...) -> None: ...
 
 class Balancing(_message.Message):
     __slots__ = ("failure_accrual", "penalty_ms", "max_retry_after_ms", "penalizes_failures")

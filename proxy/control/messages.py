@@ -4,7 +4,7 @@ meaning.
 The field numbers below are those of the .proto files; a test holds each of them against the generated classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -62,6 +62,36 @@ class Balancing:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """How many retries there may be: a part of all requests, and so many per second besides, over a time."""
+
+    ratio: float
+    min_per_second: int
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """Which answers are asked for again; times in seconds."""
+
+    statuses: tuple[tuple[int, int], ...]
+    """Inclusive ranges."""
+    grpc_codes: tuple[int, ...]
+    limit: int
+    try_timeout: float
+    budget: RetryBudget | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """In seconds; 0 is no limit."""
+
+    request: float = 0.0
+    response: float = 0.0
+    idle: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """What stands behind an original destination, endpoints apart."""
 
@@ -70,6 +100,8 @@ class Target:
     authority: str
     labels: Labels
     balancing: Balancing = Balancing()
+    retries: Retries | None = None
+    time_limits: TimeLimits = TimeLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +187,8 @@ def _snapshot(found: _Fields) -> Snapshot:
         authority=found.text(3),
         labels=_labels(found.all(4)),
         balancing=_balancing(_parsed(found.all(6)[-1])) if found.all(6) else Balancing(),
+        retries=_retries(_parsed(found.all(7)[-1])) if found.all(7) else None,
+        time_limits=_time_limits(_parsed(found.all(8)[-1]).integers) if found.all(8) else TimeLimits(),
     )
     return Snapshot(target, tuple(map(_endpoint, found.all(5))))
 
@@ -178,6 +212,26 @@ def _balancing(found: _Fields) -> Balancing:
         max_retry_after=found.integers.get(3, 0) / 1000,
         penalizes_failures=bool(found.integers.get(4, 0)),
     )
+
+
+def _retries(found: _Fields) -> Retries:
+    budget = None
+    if found.all(5):
+        amounts = _parsed(found.all(5)[-1]).integers
+        budget = RetryBudget(amounts.get(1, 0) / 1000, amounts.get(2, 0), amounts.get(3, 0) / 1000)
+    ranges = [_parsed(each).integers for each in found.all(1)]
+    codes = found.integers.get(2, 0)
+    return Retries(
+        statuses=tuple((each.get(1, 0), each.get(2, 0)) for each in ranges),
+        grpc_codes=tuple(code for code in range(32) if codes >> code & 1),
+        limit=found.integers.get(3, 0),
+        try_timeout=found.integers.get(4, 0) / 1000,
+        budget=budget,
+    )
+
+
+def _time_limits(integers: Mapping[int, int]) -> TimeLimits:
+    return TimeLimits(integers.get(1, 0) / 1000, integers.get(2, 0) / 1000, integers.get(3, 0) / 1000)
 
 
 def _endpoint(data: bytes) -> Endpoint:

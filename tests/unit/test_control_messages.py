@@ -116,6 +116,29 @@ def test_how_endpoints_are_treated_is_read(
     assert ours.target.balancing == messages.Balancing(accrual if breaks else None, least / 1000, most / 1000, fails)
 
 
+RANGES = st.lists(st.tuples(st.integers(0, 600), st.integers(0, 600)), max_size=4)
+
+
+@given(RANGES, st.sets(st.integers(0, 31)), MILLIS, MILLIS, st.none() | st.tuples(MILLIS, MILLIS, MILLIS))
+def test_what_is_asked_for_again_is_read(
+    ranges: list[tuple[int, int]], codes: set[int], limit: int, time: int, budget: tuple[int, int, int] | None
+) -> None:
+    retries = destination_pb2.Retries(
+        statuses=[destination_pb2.StatusRange(first=first, last=last) for first, last in ranges],
+        grpc_codes=sum(1 << code for code in codes), limit=limit, try_timeout_ms=time,
+        budget=None if budget is None else destination_pb2.RetryBudget(
+            ratio_permille=budget[0], min_per_second=budget[1], ttl_ms=budget[2]
+        ),
+    )  # fmt: skip
+    limits = destination_pb2.TimeLimits(request_ms=limit, response_ms=time, idle_ms=limit)
+    snapshot = destination_pb2.Snapshot(kind=destination_pb2.KIND_SERVICE, retries=retries, time_limits=limits)
+    ours = messages.update(destination_pb2.Update(snapshot=snapshot).SerializeToString())
+    assert isinstance(ours, messages.Snapshot)
+    spent = None if budget is None else messages.RetryBudget(budget[0] / 1000, budget[1], budget[2] / 1000)
+    assert ours.target.retries == messages.Retries(tuple(ranges), tuple(sorted(codes)), limit, time / 1000, spent)
+    assert ours.target.time_limits == messages.TimeLimits(limit / 1000, time / 1000, limit / 1000)
+
+
 @given(st.lists(endpoints, max_size=5), st.lists(texts, max_size=5))
 def test_a_delta_is_read(places: list[destination_pb2.Endpoint], gone: list[str]) -> None:
     update = destination_pb2.Update(delta=destination_pb2.Delta(upsert=places, remove=gone))
@@ -134,7 +157,8 @@ def test_the_api_has_no_field_that_is_passed_over() -> None:
     """A field added to a .proto file must be read here, or said not to matter: this list is that statement."""
     assert numbers(destination_pb2.Endpoint.DESCRIPTOR) == {"address": 1, "identity": 2, "protocol": 3, "labels": 4}
     assert numbers(destination_pb2.Snapshot.DESCRIPTOR) == {
-        "kind": 1, "protocol": 2, "authority": 3, "labels": 4, "endpoints": 5, "balancing": 6,
+        "kind": 1, "protocol": 2, "authority": 3, "labels": 4, "endpoints": 5, "balancing": 6, "retries": 7,
+        "time_limits": 8,
     }  # fmt: skip
     assert numbers(destination_pb2.Balancing.DESCRIPTOR) == {
         "failure_accrual": 1, "penalty_ms": 2, "max_retry_after_ms": 3, "penalizes_failures": 4,
@@ -143,6 +167,12 @@ def test_the_api_has_no_field_that_is_passed_over() -> None:
         "max_failures": 1, "min_penalty_ms": 2, "max_penalty_ms": 3, "jitter_permille": 4, "success_rate_permille": 5,
         "window_ms": 6, "min_requests": 7,
     }  # fmt: skip
+    assert numbers(destination_pb2.Retries.DESCRIPTOR) == {
+        "statuses": 1, "grpc_codes": 2, "limit": 3, "try_timeout_ms": 4, "budget": 5,
+    }  # fmt: skip
+    assert numbers(destination_pb2.StatusRange.DESCRIPTOR) == {"first": 1, "last": 2}
+    assert numbers(destination_pb2.RetryBudget.DESCRIPTOR) == {"ratio_permille": 1, "min_per_second": 2, "ttl_ms": 3}
+    assert numbers(destination_pb2.TimeLimits.DESCRIPTOR) == {"request_ms": 1, "response_ms": 2, "idle_ms": 3}
     assert numbers(destination_pb2.Delta.DESCRIPTOR) == {"upsert": 1, "remove": 2}
     assert numbers(destination_pb2.Update.DESCRIPTOR) == {"snapshot": 1, "delta": 2}
     assert numbers(destination_pb2.WatchRequest.DESCRIPTOR) == {"workload": 1, "address": 2}

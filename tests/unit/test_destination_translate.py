@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from components.destination.balancing import DEFAULT, Balancing, FailureAccrual
 from components.destination.index import EXTERNAL, EndpointView, Kind, View
+from components.destination.terms import NONE, Retries, Terms
 from components.destination.translate import snapshot, update
 from proxy.api import destination_pb2 as pb
 
@@ -24,6 +25,7 @@ VIEWS = st.builds(
     authority=st.sampled_from(["", "web.demo.svc.cluster.local:80"]),
     labels=st.sampled_from([(), (("namespace", "demo"),)]),
     balancing=st.sampled_from([DEFAULT, Balancing(FailureAccrual()), Balancing(penalizes_failures=True)]),
+    terms=st.sampled_from([NONE, Terms(Retries(((500, 599),), (14,), 2, 300)), Terms(idle_ms=10)]),
     endpoints=st.lists(ENDPOINTS, max_size=3).map(lambda found: {each.address: each for each in found}),
 )
 
@@ -50,7 +52,11 @@ class Reader:
         endpoints = {address: each.SerializeToString(deterministic=True) for address, each in self.endpoints.items()}
         target = self.target
         balancing = target.balancing.SerializeToString(deterministic=True)
-        return target.kind, target.protocol, target.authority, dict(target.labels), balancing, endpoints
+        terms = (
+            target.retries.SerializeToString(deterministic=True),
+            target.time_limits.SerializeToString(deterministic=True),
+        )
+        return target.kind, target.protocol, target.authority, dict(target.labels), balancing, terms, endpoints
 
 
 @given(st.lists(VIEWS, min_size=1, max_size=6))
