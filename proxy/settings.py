@@ -307,7 +307,7 @@ class Settings:
     inbound_failfast_timeout: float = setting(
         duration, "1s", "How long a request waits for the application before 503."
     )
-    max_in_flight: int = setting(count, "100000", "Requests without a response at which further ones are refused.")
+    max_in_flight: int = setting(count, "100000", "Requests in hand each way; one more is answered 503.")
     http1_pool_idle_timeout: float = setting(duration, "3s", "How long an unused HTTP/1 connection to a peer is kept.")
     discovery_idle_timeout: float = setting(duration, "5s", "How long discovery of an unused destination is kept.")
 

@@ -9,7 +9,7 @@ from proxy.io.transport cimport Protocol, Transport
 from proxy.stack.balance cimport Balancer
 from proxy.stack.buffer cimport Buffer
 from proxy.stack.detect cimport Detected
-from proxy.stack.exchange cimport Exchange
+from proxy.stack.exchange cimport Exchange, Flight
 from proxy.stack.pool cimport Limits
 from proxy.stack.routing cimport ConnectionSet, Router
 from proxy.telemetry.access_log cimport AccessLog
@@ -21,6 +21,7 @@ cdef class Inbound(Acceptor):
     cdef readonly Reactor reactor
     cdef readonly TLSContexts tls
     cdef readonly ConnectionSet connections
+    cdef readonly Flight flight
     cdef readonly object settings, registry, log, server_name
     cdef Limits limits
     cdef public AccessLog access_log

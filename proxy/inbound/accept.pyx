@@ -16,7 +16,7 @@ from proxy.io.transport cimport PEEKING, Protocol, Transport, new_transport
 from proxy.stack.balance cimport Balancer
 from proxy.stack.detect cimport DetectHTTP, Detected
 from proxy.stack.endpoint cimport Endpoint
-from proxy.stack.exchange cimport Exchange
+from proxy.stack.exchange cimport Exchange, Flight
 from proxy.stack.http1_server cimport HTTP1Server
 from proxy.stack.http2_server cimport HTTP2Server
 from proxy.stack.opaque cimport OpaqueConnect
@@ -59,6 +59,7 @@ cdef class Inbound(Acceptor):
         self.registry = registry
         self.log = log
         self.connections = ConnectionSet(settings.request_head_timeout, settings.request_body_timeout)
+        self.flight = Flight(settings.max_in_flight)
         self.server_name = settings.identity.dns_name
         self.own_addresses = frozenset(str(ip) for ip in settings.pod_ips)
         self.own_ports = frozenset(own_ports)
@@ -486,6 +487,8 @@ cdef class InboundRouter(Router):
         if self.counts is None:
             self.counts = self.counts_for("default", self.authorization.name)
         self.counts.count(exchange)
+        if not self.connection.inbound.flight.admits(exchange):
+            return Refusal(503, "loadshed", True)
         return None
 
     cdef bint is_probe(self, Exchange exchange):

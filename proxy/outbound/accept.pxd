@@ -7,6 +7,7 @@ from proxy.io.reactor cimport Reactor
 from proxy.io.transport cimport Transport
 from proxy.outbound.discover cimport Destination, Destinations, Waiter
 from proxy.stack.detect cimport Detected
+from proxy.stack.exchange cimport Flight
 from proxy.stack.routing cimport ConnectionSet, Refusal, Router
 
 
@@ -14,6 +15,7 @@ cdef class Outbound(Acceptor):
     cdef readonly Reactor reactor
     cdef readonly Destinations destinations
     cdef readonly ConnectionSet connections
+    cdef readonly Flight flight
     cdef readonly object settings, registry, log
     cdef frozenset own_ports
     cdef int64_t stall_ns

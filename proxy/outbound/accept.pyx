@@ -13,7 +13,7 @@ from proxy.io.transport cimport PEEKING, Protocol, Transport, new_transport
 from proxy.outbound.discover cimport Destination, Destinations, Waiter
 from proxy.stack.detect cimport DetectHTTP, Detected
 from proxy.stack.endpoint cimport Endpoint
-from proxy.stack.exchange cimport Exchange
+from proxy.stack.exchange cimport Exchange, Flight
 from proxy.stack.http1_server cimport HTTP1Server
 from proxy.stack.http2_server cimport HTTP2Server
 from proxy.stack.opaque cimport OpaqueConnect
@@ -33,6 +33,7 @@ cdef class Outbound(Acceptor):
         self.registry = registry
         self.log = log
         self.connections = ConnectionSet(settings.request_head_timeout, settings.request_body_timeout)
+        self.flight = Flight(settings.max_in_flight)
         self.own_ports = frozenset(own_ports)
         self.stall_ns = <int64_t>(<double>settings.stall_timeout * 1e9)
 
@@ -180,11 +181,18 @@ cdef class OutboundRouter(Router):
     cdef Refusal route(self, Exchange exchange):
         cdef Destination destination = self.connection.destination
         cdef bytes wanted
+        cdef Refusal refusal
         exchange.routed(destination.routes(exchange.is_grpc), destination.backends(exchange.is_grpc))
-        if exchange.require_id == NULL:
-            return None
-        wanted = exchange.require_id[:exchange.require_id_size]
-        return self.require_identity(wanted.decode("latin-1"))
+        if not self.connection.outbound.flight.admits(exchange):
+            return Refusal(503, "loadshed", True)
+        if exchange.require_id != NULL:
+            wanted = exchange.require_id[:exchange.require_id_size]
+            refusal = self.require_identity(wanted.decode("latin-1"))
+            if refusal is not None:
+                return refusal
+        if destination.terms is not None:
+            exchange.attend(destination.terms, self.connection.outbound.reactor)
+        return None
 
     cdef Refusal require_identity(self, str wanted):
         """l5d-require-id: every endpoint the request might reach must prove that identity, else 502."""

@@ -2,6 +2,7 @@
 from proxy.io.reactor cimport Reactor, Timer
 from proxy.stack.balance cimport Balancer
 from proxy.stack.endpoint cimport Endpoint
+from proxy.stack.exchange cimport Terms
 from proxy.stack.pool cimport Limits
 from proxy.telemetry.streams cimport DetectSeries, StreamSeries
 from proxy.tls.contexts cimport TLSContexts
@@ -19,6 +20,7 @@ cdef class Destination:
     """One original destination: its endpoints, and who waits to hear of them."""
     cdef readonly str address
     cdef Balancer balancer
+    cdef Terms terms                  # of its requests; None where there are none
     cdef readonly bint is_known, is_opaque
     cdef readonly tuple labels        # `dst_` labels that hold for every endpoint
     cdef readonly str authority
@@ -27,6 +29,7 @@ cdef class Destination:
     cdef DetectSeries detect_series
     cdef Destinations owner
     cdef object watch
+    cdef object asked                 # what `terms` and the balancer's rules were made of
     cdef list waiters
     cdef WaitTimer timer
     cdef public int users             # connections that go there now
@@ -37,6 +40,7 @@ cdef class Destination:
     cdef void balances_requests(self)
     cdef void balances_connections(self)
     cdef DetectSeries detections(self)
+    cdef void heed(self, object target)
     cdef void wait(self, Waiter waiter)
     cdef void release(self)
     cdef void tell(self)

@@ -17,6 +17,7 @@ from proxy.tls.contexts cimport TLSContexts
 
 from proxy.io.address import parse_address
 from proxy.outbound.references import references
+from proxy.outbound.terms import breaking, penalty, terms
 
 # Seconds a connection waits for the first answer about its destination; then HTTP requests queue (and fail fast)
 # instead.
@@ -64,6 +65,7 @@ cdef class Destination:
             if self.balancer.opaque_counted is not None:
                 self.balancer.count_connections(None)
                 self.balances_connections()
+        self.heed(target)
         endpoints = []
         if target.kind == "external":
             endpoints.append(self.endpoint(self.address, None, (), "not_provided_by_service_discovery", False))
@@ -85,6 +87,23 @@ cdef class Destination:
             self.owner.log.debug("destination known", address=self.address, kind=target.kind, opaque=self.is_opaque)
         self.is_known = True
         self.tell()
+
+    cdef void heed(self, object target):
+        """Do as the Service's annotations say. What did not change keeps its breakers and its budget."""
+        asked = (target.balancing, target.retries, target.time_limits)
+        if asked == self.asked:
+            return
+        self.asked = asked
+        try:
+            self.balancer.treat(breaking(target.balancing), penalty(target.balancing))
+            self.terms = terms(target)
+        except ValueError as error:
+            self.balancer.treat(None, None)
+            self.terms = None
+            self.owner.log.limited(
+                "terms", "breakers, retries and time limits that cannot be are not used", address=self.address,
+                error=str(error),
+            )
 
     def failed(self, status):
         """Called by discovery when it cannot say, before it ever could; it goes on trying."""

@@ -2,7 +2,8 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from proxy.io.reactor cimport Timer
-from proxy.stack.endpoint cimport Endpoint
+from proxy.stack.breaker cimport BreakerPolicy, Ejections
+from proxy.stack.endpoint cimport Endpoint, Penalty
 from proxy.stack.exchange cimport Exchange
 from proxy.stack.http1_pool cimport HTTP1Pool
 from proxy.stack.http2_pool cimport HTTP2Pool
@@ -22,6 +23,9 @@ cdef class Balancer(PoolOwner):
     cdef QueueTimer queue_timer
     cdef uint64_t random_state
     cdef bint is_failing             # failfast: the queue gave up, and nothing has become ready since
+    cdef BreakerPolicy breaking      # None: no endpoint is ever left alone
+    cdef Ejections ejections
+    cdef Penalty penalty             # None: answers that ask for less count as any
     cdef readonly object log
     cdef BalancerSeries counted      # what its requests count as; None: not counted (inbound)
     cdef BalancerSeries opaque_counted  # the same of opaque connections
@@ -35,4 +39,6 @@ cdef class Balancer(PoolOwner):
     cdef void count_connections(self, BalancerSeries series)
     cdef void count_update(self, dict kept)
     cdef void count_left(self, Exchange exchange)
+    cdef void treat(self, BreakerPolicy breaking, Penalty penalty)
+    cdef void fit(self, Endpoint endpoint)
     cdef uint64_t next_random(self)

@@ -1,13 +1,14 @@
 """Which endpoint a request goes to: power of two choices over peak EWMA, pooled connections, a queue with failfast.
 
-P2C runs over endpoints that are ready: known to discovery and not backing off after a failed connect. When none is,
-requests wait; after the failfast time they are answered 504, and until something is ready again new ones wait no
-longer (Linkerd's failfast).
+P2C runs over endpoints that are ready: known to discovery, not backing off after a failed connect, and admitted by
+their breaker. When none is, requests wait; after the failfast time they are answered 504, and until something is ready
+again new ones wait no longer (Linkerd's failfast).
 """
 from libc.stdint cimport int64_t, uint64_t
 
 from proxy.io.reactor cimport Reactor, Timer
-from proxy.stack.endpoint cimport Endpoint
+from proxy.stack.breaker cimport Breaker, BreakerPolicy, Ejections
+from proxy.stack.endpoint cimport Endpoint, Penalty
 from proxy.stack.exchange cimport Exchange
 from proxy.stack.http1_pool cimport HTTP1Pool
 from proxy.stack.http2_pool cimport HTTP2Pool
@@ -63,6 +64,7 @@ cdef class Balancer(PoolOwner):
                 fresh[new.address.text] = old
             else:
                 fresh[new.address.text] = new
+                self.fit(new)
         if replace:
             kept = fresh
         else:
@@ -76,6 +78,8 @@ cdef class Balancer(PoolOwner):
                 self.retire(<Endpoint>item)
         self.by_address = kept
         self.endpoints = list(kept.values())
+        if self.ejections is not None:
+            self.ejections.resize(len(self.endpoints))
         self.drain_queue()
 
     cdef void retire(self, Endpoint endpoint):
@@ -85,7 +89,24 @@ cdef class Balancer(PoolOwner):
             exchange = <Exchange>item
             endpoint.pending -= 1
             exchange.endpoint = None
+            exchange.breaker = None
             self.enqueue(exchange)
+
+    cdef void treat(self, BreakerPolicy breaking, Penalty penalty):
+        """How discovery wants endpoints treated from now on. Other rules for breakers begin with a clean slate."""
+        self.penalty = penalty
+        if self.breaking != breaking:
+            self.breaking = breaking
+            self.ejections = Ejections(len(self.endpoints)) if breaking is not None else None
+        for endpoint in self.endpoints:
+            self.fit(<Endpoint>endpoint)
+
+    cdef void fit(self, Endpoint endpoint):
+        endpoint.penalty = self.penalty
+        if self.breaking is None:
+            endpoint.breaker = None
+        elif endpoint.breaker is None or endpoint.breaker.ejections is not self.ejections:
+            endpoint.breaker = Breaker(self.breaking, self.ejections)
 
     def close(self):
         """Forget every endpoint; connections in use end with their exchange."""
@@ -192,9 +213,15 @@ cdef class Balancer(PoolOwner):
                 self.counted.passed()
             self.send(exchange, endpoint)
 
+    cdef bint is_ready(self):
+        return self.pick(None) is not None
+
     cdef void send(self, Exchange exchange, Endpoint endpoint):
         endpoint.pending += 1
         exchange.endpoint = endpoint
+        if endpoint.breaker is not None:
+            exchange.breaker = endpoint.breaker
+            exchange.ticket = endpoint.breaker.enter(self.reactor.now_ns)
         exchange.started_ns = self.reactor.now_ns
         if exchange.is_http2:
             self.http2.send(exchange, endpoint)

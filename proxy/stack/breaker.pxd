@@ -53,6 +53,7 @@ cdef class Breaker:
     cdef bint admits(self, int64_t now_ns)
     cdef uint32_t enter(self, int64_t now_ns)
     cdef void observe(self, uint32_t ticket, Outcome outcome, int64_t now_ns)
+    cdef void answers(self, uint32_t ticket)
     cdef void count(self, Outcome outcome, int64_t now_ns)
     cdef bint is_tripped(self)
     cdef void shut(self, int64_t now_ns)

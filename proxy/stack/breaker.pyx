@@ -132,6 +132,12 @@ cdef class Breaker:
         if outcome != SUCCEEDED and self.is_tripped() and self.ejections.eject(self):
             self.shut(now_ns)
 
+    cdef void answers(self, uint32_t ticket):
+        """The body of a response that is no failure so far has begun: enough for a probe, which a long stream would
+        keep waiting for its end."""
+        if self.gate == PROBING and ticket == self.generation:
+            self.reopen()
+
     cdef void count(self, Outcome outcome, int64_t now_ns):
         cdef int64_t number, behind
         cdef int i
@@ -190,8 +196,9 @@ cdef class Breaker:
             self.total[i] = 0
 
     cdef void leave(self):
-        """The endpoint is gone: it counts no longer."""
+        """The endpoint is gone: it counts no longer, and what is still said of it is old news."""
         self.ejections.readmit(self)
+        self.generation += 1
 
     @property
     def state(self):

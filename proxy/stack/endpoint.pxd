@@ -2,7 +2,15 @@
 from libc.stdint cimport int64_t
 
 from proxy.io.address cimport Address
+from proxy.stack.breaker cimport Breaker
 from proxy.telemetry.counters cimport RequestSeries, TCPSeries
+
+
+cdef class Penalty:
+    """What an answer that asks for less counts as in the latency that endpoints are chosen by."""
+    cdef readonly int64_t least_ns, most_ns
+    cdef readonly bint takes_failures
+    cdef int64_t of(self, int status, int grpc_status, int64_t hint_ns)
 
 
 cdef class Endpoint:
@@ -16,6 +24,8 @@ cdef class Endpoint:
     cdef readonly int pending
     cdef int failures
     cdef int64_t blocked_until_ns
+    cdef Breaker breaker             # None: never left alone, however its answers fail
+    cdef Penalty penalty             # None: its answers count as long as they take
     cdef public bint is_removed
     # Kept here for the pools. HTTP/1:
     cdef list idle                   # pooled connections, most recently used last

@@ -7,6 +7,7 @@ from libc.math cimport exp
 from libc.stdint cimport int64_t
 
 from proxy.io.address cimport Address
+from proxy.telemetry.classify cimport is_failure
 from proxy.telemetry.counters cimport RequestSeries, TCPSeries
 
 import random
@@ -19,6 +20,24 @@ cdef int64_t BACKOFF_MIN_NS = 100_000_000
 # Bounds of the pause after failed connects. Linkerd backs off for up to a minute; two seconds keep an endpoint that
 # restarted from being avoided long after it is back.
 cdef int64_t BACKOFF_MAX_NS = 2_000_000_000
+
+
+cdef class Penalty:
+    """Linkerd's: at least `least` seconds, more if Retry-After asks for it, up to `most`; with `takes_failures` also
+    for answers that fail without asking for anything."""
+
+    def __init__(self, double least, double most, bint takes_failures=False):
+        if not 0.0 <= least <= 86_400.0 or not 0.0 <= most <= 86_400.0:
+            raise ValueError(f"a penalty of {least:g} s to {most:g} s is not between 0 and a day")
+        self.least_ns = <int64_t>(least * 1e9)
+        self.most_ns = <int64_t>(most * 1e9)
+        self.takes_failures = takes_failures
+
+    cdef int64_t of(self, int status, int grpc_status, int64_t hint_ns):
+        """What such an answer counts as at least; 0 for what it took. `hint_ns` is what it asked for."""
+        if status == 429 or status == 503 or grpc_status == 8 or grpc_status == 14:
+            return max(self.least_ns, min(hint_ns, self.most_ns))
+        return self.least_ns if self.takes_failures and is_failure(status, grpc_status) else 0
 
 
 cdef class Endpoint:
@@ -54,7 +73,8 @@ cdef class Endpoint:
         self.stamp_ns = now_ns
 
     cdef bint is_ready(self, int64_t now_ns):
-        return not self.is_removed and now_ns >= self.blocked_until_ns
+        return not self.is_removed and now_ns >= self.blocked_until_ns and \
+            (self.breaker is None or self.breaker.admits(now_ns))
 
     cdef void failed(self, int64_t now_ns):
         """A connect failed: keep away for a while, with jitter so that proxies do not return in step. Connects that
@@ -81,6 +101,8 @@ cdef class Endpoint:
     cdef void retire(self):
         """No longer known to discovery; what is in flight finishes."""
         self.is_removed = True
+        if self.breaker is not None:
+            self.breaker.leave()
         self.connections.is_pinned = False
         if self.requests is not None:
             self.requests.is_pinned = False

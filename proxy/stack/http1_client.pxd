@@ -20,4 +20,5 @@ cdef class HTTP1Client(Upstream):
     cdef void detach(self)
     cdef void broken(self, str error, int status, bint unprocessed)
     cdef void complete(self)
+    cdef void discard(self, const char* cursor, const char* end)
     cdef void upgrade(self, const char* rest, Py_ssize_t size)

@@ -2,8 +2,11 @@
 from libc.stdint cimport int64_t
 
 from proxy.io.transport cimport Transport
+from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.exchange cimport MAX_REPLAY
 from proxy.stack.http1_exchange cimport Downstream, HTTP1Exchange, Upstream
+from proxy.stack.retry cimport ANSWERED
+from proxy.telemetry.classify cimport NOT_GRPC
 from proxy.tls.contexts import ALPN_HTTP1
 from proxy.wire cimport fields, http1
 from proxy.wire.http1 cimport MessageReader
@@ -91,6 +94,8 @@ cdef class HTTP1Client(Upstream):
             event = self.reader.next_event(&cursor, end, &piece, &piece_size)
             if event == http1.EVENT_DATA:
                 self.exchange.response_frame(piece_size)
+                if self.exchange.care is not None:
+                    self.exchange.care.deadlines.moved(now_ns)
                 if not self.exchange.latency_taken:
                     self.exchange.body_began(now_ns)
                 downstream.response_data(piece, piece_size)
@@ -107,6 +112,14 @@ cdef class HTTP1Client(Upstream):
                     and marked_unreached()
                 ):
                     self.broken("unreached", http1.head.status, True)
+                    return
+                self.exchange.status = http1.head.status
+                if self.exchange.endpoint.penalty is not None:
+                    self.exchange.penalty_ns = self.exchange.endpoint.penalty.of(
+                        http1.head.status, NOT_GRPC, retry_after_ns()
+                    )
+                if self.exchange.care is not None and self.exchange.goes_again(ANSWERED, http1.head.status):
+                    self.discard(cursor, end)
                     return
                 self.exchange.answered(http1.head.status, now_ns)
                 downstream.response_head(self)
@@ -147,6 +160,29 @@ cdef class HTTP1Client(Upstream):
         else:
             self.detach()
         downstream.response_end(self)
+
+    cdef void discard(self, const char* cursor, const char* end):
+        """The answer in http1.head is not for the client, whose request is sent again. A connection that has nothing
+        left to say is kept; to wait for what one has left would be work for nobody."""
+        cdef HTTP1Exchange exchange = self.exchange
+        cdef Endpoint endpoint = exchange.endpoint
+        cdef bint is_clean = exchange.request_complete and exchange.keeps_alive and not http1.head.wants_close
+        cdef http1.Event event
+        cdef const char* piece
+        cdef Py_ssize_t piece_size
+        self.exchange = None
+        exchange.finished(None, self.transport.reactor.now_ns)
+        while is_clean:
+            event = self.reader.next_event(&cursor, end, &piece, &piece_size)
+            if event != http1.EVENT_DATA and event != http1.EVENT_TRAILERS:
+                is_clean = event == http1.EVENT_END and cursor == end and not self.transport.eof
+                break
+        if is_clean:
+            self.reader.restart()
+            self.observer.connection_idle(self)
+        else:
+            self.abandon()
+        exchange.again(endpoint)
 
     cdef void upgrade(self, const char* rest, Py_ssize_t size):
         """Both sides become a tunnel; what followed the head already belongs to it."""
@@ -225,3 +261,13 @@ cdef bint marked_unreached():
                 fields.equals_ignoring_case(http1.head.fields[i].value, 9, b"unreached"):
             return True
     return False
+
+
+cdef int64_t retry_after_ns():
+    """What the answer in http1.head asks for in seconds (RFC 9110 section 10.2.3); a date counts as nothing said."""
+    cdef int i
+    for i in range(http1.head.field_count):
+        if http1.head.fields[i].name_size == 11 and \
+                fields.equals_ignoring_case(http1.head.fields[i].name, 11, b"retry-after"):
+            return <int64_t>fields.decimal(http1.head.fields[i].value, http1.head.fields[i].value_size) * 1_000_000_000
+    return 0

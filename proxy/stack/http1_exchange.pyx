@@ -72,6 +72,12 @@ cdef class HTTP1Exchange(Exchange):
         Exchange.finished(self, error, now_ns)
         self.upstream = None
 
+    cdef void rewind(self):
+        self.upstream = None
+
+    cdef void break_off(self):
+        self.downstream.response_broken()
+
     cdef void refuse(self, int status, str error):
         self.downstream.refuse(status, error, True)
 

@@ -81,6 +81,8 @@ cdef class HTTP1Server(Downstream):
             elif event == http1.EVENT_DATA:
                 self.awaits_continue = False
                 exchange.request_frame(piece_size)
+                if exchange.care is not None:
+                    exchange.care.deadlines.moved(self.transport.reactor.now_ns)
                 if exchange.is_active:
                     if self.request_chunked:
                         exchange.request.put_number(piece_size, 16)

@@ -25,5 +25,6 @@ cdef class HTTP2Client(ClientSide):
     cdef void retire(self)
     cdef HTTP2Exchange listener(self, int32_t stream_id)
     cdef int response_head(self, HTTP2Exchange exchange, bint end_stream) except -1
+    cdef void discard(self, HTTP2Exchange exchange, bint end_stream)
     cdef int response_ended(self, HTTP2Exchange exchange) except -1
     cdef void stream_failed(self, HTTP2Exchange exchange, str error, int status, bint unprocessed, int error_code)

@@ -3,8 +3,10 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from proxy.io.transport cimport Transport
 from proxy.stack.buffer cimport queue_take, queue_waiting
+from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.http2_connection cimport CONNECTION_WINDOW, KEEPALIVE_NS
 from proxy.stack.http2_exchange cimport ClientSide, HTTP2Exchange
+from proxy.stack.retry cimport ANSWERED
 from proxy.telemetry cimport classify
 from proxy.telemetry.streams cimport reset_reason
 from proxy.wire cimport fields, http2
@@ -151,14 +153,31 @@ cdef class HTTP2Client(ClientSide):
             self.reset_stream(exchange.client_id, http2.CANCEL)
             exchange.lost("unreached", status, True)
             return 0
+        exchange.status = status
+        if end_stream:
+            note_grpc_status(exchange, self.section)
+        if exchange.endpoint.penalty is not None:
+            exchange.penalty_ns = exchange.endpoint.penalty.of(
+                status, exchange.grpc_status, retry_after_ns(self.section)
+            )
+        if exchange.care is not None and exchange.goes_again(ANSWERED, status):
+            self.discard(exchange, end_stream)
+            return 0
         exchange.answered(status, now_ns)
         exchange.moved_ns = now_ns
         exchange.request_body.keeps = False
         exchange.server.respond(exchange, self.section, end_stream)
         if end_stream:
-            note_grpc_status(exchange, self.section)
             return self.response_ended(exchange)
         return 0
+
+    cdef void discard(self, HTTP2Exchange exchange, bint end_stream):
+        """The answer whose head is in `section` is not for the client, whose request is sent again."""
+        cdef Endpoint endpoint = exchange.endpoint
+        if not end_stream or not exchange.request_complete or queue_waiting(&exchange.request_body) > 0:
+            self.reset_stream(exchange.client_id, http2.CANCEL)
+        exchange.finished(None, self.reactor.now_ns)
+        exchange.again(endpoint)
 
     cdef int data(self, int32_t stream_id, const char* data, size_t size) except -1:
         cdef HTTP2Exchange exchange = self.listener(stream_id)
@@ -169,6 +188,8 @@ cdef class HTTP2Client(ClientSide):
         if not exchange.latency_taken:
             exchange.body_began(self.reactor.now_ns)
         exchange.response_frame(size)
+        if exchange.care is not None:
+            exchange.care.deadlines.moved(self.reactor.now_ns)
         exchange.response_put(data, size, self.reactor.now_ns)
         if exchange.response_waits:
             exchange.response_waits = False
@@ -280,6 +301,16 @@ cdef void note_grpc_status(HTTP2Exchange exchange, FieldBlock block):
         text = block.find(b"grpc-status", 11, &size)
         if text != NULL:
             exchange.grpc_status = classify.parse_grpc_status(text, size)
+
+
+cdef int64_t retry_after_ns(FieldBlock block):
+    """What an answer asks for: Retry-After in seconds (a date counts as nothing said) or gRPC's pushback."""
+    cdef int size = 0
+    cdef const char* text = block.find(b"retry-after", 11, &size)
+    if text != NULL:
+        return <int64_t>fields.decimal(text, size) * 1_000_000_000
+    text = block.find(b"grpc-retry-pushback-ms", 22, &size)
+    return <int64_t>fields.decimal(text, size) * 1_000_000 if text != NULL else 0
 
 
 cdef ssize_t read_request(

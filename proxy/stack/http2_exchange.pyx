@@ -92,12 +92,14 @@ cdef class HTTP2Exchange(Exchange):
             self.request_waits = False
             self.client.resume(self.client_id)
 
-    cdef void lost(self, str error, int status, bint unprocessed):
+    cdef void rewind(self):
         self.client = None
         self.client_open = False
         self.request_waits = False
         queue_rewind(&self.request_body)
-        Exchange.lost(self, error, status, unprocessed)
+
+    cdef void break_off(self):
+        self.server.break_off(self, CANCEL)
 
     cdef void refuse(self, int status, str error):
         self.server.refuse_stream(self, status, error)

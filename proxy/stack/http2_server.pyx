@@ -179,6 +179,8 @@ cdef class HTTP2Server(ServerSide):
             self.handed_on(stream_id, size)
             return 0
         exchange.request_frame(size)
+        if exchange.care is not None:
+            exchange.care.deadlines.moved(self.reactor.now_ns)
         queue_put(&exchange.request_body, data, size)
         if exchange.request_body.keeps and exchange.request_body.size > MAX_REPLAY and \
                 exchange.request_body.start >= exchange.request_taken:

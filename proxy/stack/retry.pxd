@@ -7,14 +7,13 @@ cdef enum Verdict:
     KEEP            # the answer goes to the client
     RETRY
     LIMIT_EXCEEDED  # it would be tried again, had it not been so often already
-    OVERFLOW        # it would be, were there budget left
+    OVERFLOW        # it would be, were there budget or a ready endpoint left
     TOO_LARGE       # it would be, had its body been kept
 
 cdef enum Fault:
-    ANSWERED        # by the application: status and, for gRPC, grpc-status say how
+    ANSWERED        # by the application, or by this proxy for it: status and, for gRPC, grpc-status say how
     TIMED_OUT       # no response head within the time of one try
-    UNSERVED        # failfast, or REFUSED_STREAM
-    BROKEN          # the connection failed: judged by the status the proxy would answer with
+    UNSERVED        # REFUSED_STREAM
 
 cdef enum:
     NO_GRPC_STATUS = -1
@@ -29,7 +28,8 @@ cdef class RetryPolicy:
     cdef readonly double jitter
     cdef readonly RetryBudget budget
     cdef bint wants(self, Fault fault, int status, int grpc_status)
-    cdef Verdict decide(self, Fault fault, int status, int grpc_status, int retries, bint is_kept, int64_t now_ns)
+    cdef Verdict decide(self, Fault fault, int status, int grpc_status, int retries, bint is_kept, bint is_ready,
+                        int64_t now_ns)
     cdef int64_t backoff(self, int retries)
     cdef int64_t timeout_of_try(self, int retries)
     cdef void settled(self, int64_t now_ns)

@@ -2,11 +2,6 @@ from collections.abc import Iterable
 
 from proxy.stack.budget import RetryBudget
 
-GRPC_CODES: dict[str, int]
-
-def parse_statuses(text: str) -> list[int]: ...
-def parse_grpc_codes(text: str) -> list[int]: ...
-
 class RetryPolicy:
     max_retries: int
     try_timeout_ns: int

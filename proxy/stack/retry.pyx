@@ -1,9 +1,10 @@
 """The retry policy of a route: pure. Whether one try more is made of a request that failed, after which pause, and how
 long each try may take.
 
-Linkerd's rules: statuses and gRPC codes are configured; a try that got no response head in time, failfast and
-REFUSED_STREAM count as well; load shed never does. The last try has no time limit of its own. A budget is optional,
-as Linkerd's policy routes have none and its service profiles do.
+Linkerd's rules: statuses and gRPC codes are configured; a try that got no response head in time and REFUSED_STREAM
+count as well. Where no endpoint is ready there is no retry, so that neither failfast nor load shed is answered by more
+of the same. The last try has no time limit of its own. A budget is optional, as Linkerd's policy routes have none and
+its service profiles do.
 
 What no application can have seen is sent again without any policy: that is the exchange's business, not this one's.
 """
@@ -13,39 +14,8 @@ from proxy.stack.budget cimport RetryBudget
 
 import random
 
-GRPC_CODES = {
-    "cancelled": 1, "deadline-exceeded": 4, "resource-exhausted": 8, "internal": 13, "unavailable": 14,
-}
-"""The codes that may be tried again, as `retry.linkerd.io/grpc` names them."""
-
 cdef enum:
     MAX_DOUBLINGS = 20  # of the pause: far over any maximum, and no overflow
-
-
-def parse_statuses(str text not None):
-    """`500,502-504`, `5xx`, `gateway-error` (502 to 504) as a sorted list of statuses. Raises ValueError."""
-    found = set()
-    for item in text.split(","):
-        item = item.strip()
-        low, dash, high = item.partition("-")
-        if item == "gateway-error":
-            found.update((502, 503, 504))
-        elif len(item) == 3 and item[1:] == "xx" and item[0] in "45":
-            found.update(range(int(item[0]) * 100, int(item[0]) * 100 + 100))
-        elif low.isdigit() and (not dash or high.isdigit()) and 400 <= int(low) <= int(high or low) <= 599:
-            found.update(range(int(low), int(high or low) + 1))
-        else:
-            raise ValueError(f"{item!r} is no status from 400 to 599, no range of them, 4xx, 5xx or gateway-error")
-    return sorted(found)
-
-
-def parse_grpc_codes(str text not None):
-    """Names of gRPC codes as a sorted list of numbers. Raises ValueError."""
-    names = [item.strip() for item in text.split(",")]
-    for name in names:
-        if name not in GRPC_CODES:
-            raise ValueError(f"{name!r} is none of {', '.join(GRPC_CODES)}")
-    return sorted({GRPC_CODES[name] for name in names})
 
 
 cdef class RetryPolicy:
@@ -75,14 +45,16 @@ cdef class RetryPolicy:
 
     cdef bint wants(self, Fault fault, int status, int grpc_status):
         """Whether this is a failure that the route wants tried again."""
-        if fault == TIMED_OUT or fault == UNSERVED:
+        if fault != ANSWERED:
             return True
-        if grpc_status >= 0 and fault == ANSWERED:
+        if grpc_status >= 0:
             return grpc_status <= 16 and (self.grpc_codes >> grpc_status) & 1
         return 100 <= status <= 599 and self.statuses[status]
 
-    cdef Verdict decide(self, Fault fault, int status, int grpc_status, int retries, bint is_kept, int64_t now_ns):
-        """`retries` were made before; `is_kept` says that the whole request can be sent again. Pays for a RETRY.
+    cdef Verdict decide(self, Fault fault, int status, int grpc_status, int retries, bint is_kept, bint is_ready,
+                        int64_t now_ns):
+        """`retries` were made before; `is_kept` says that the whole request can be sent again, `is_ready` that there
+        is an endpoint to send it to. Pays for a RETRY.
 
         `grpc_status` is NO_GRPC_STATUS where the answer has none (yet).
         """
@@ -92,7 +64,7 @@ cdef class RetryPolicy:
             return TOO_LARGE
         if retries >= self.max_retries:
             return LIMIT_EXCEEDED
-        if self.budget is not None and not self.budget.withdraw(now_ns):
+        if not is_ready or self.budget is not None and not self.budget.withdraw(now_ns):
             return OVERFLOW
         return RETRY
 

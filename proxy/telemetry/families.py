@@ -127,6 +127,23 @@ def outbound_routes(name: str, table: CounterTable) -> Iterator[Family]:
     yield _frames(name, "request", table)
     sentence = "Completed request-response streams."
     yield Family(f"{name}_request_statuses_total", "counter", sentence, _ended(name, table))
+    for what, told, value in _RETRIES:
+        yield Family(f"{name}_retry_{what}_total", "counter", told, _retried(table, value))
+
+
+_RETRIES: Final[tuple[tuple[str, str, Callable[[Any], int]], ...]] = (
+    ("requests", "Requests sent once more.", lambda s: s.retries),
+    ("successes", "Requests that succeeded after they were sent once more.", lambda s: s.retry_successes),
+    ("limit_exceeded", "Requests not sent once more: they had been often enough.", lambda s: s.retry_limits),
+    ("overflow", "Requests not sent once more: no budget or no endpoint was left.", lambda s: s.retry_overflows),
+)
+
+
+def _retried(table: CounterTable, value: Callable[[Any], int]) -> Iterator[tuple[str, int]]:
+    """Of routes that retry alone: zeros for all others would cost every scrape."""
+    for series in _all(table):
+        if series.retries or series.retry_limits or series.retry_overflows:
+            yield shown(series), value(series)
 
 
 def outbound_backends(name: str, table: CounterTable) -> Iterator[Family]:

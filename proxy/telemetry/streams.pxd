@@ -34,6 +34,8 @@ cdef class StreamSeries(Series):
     cdef readonly int64_t request_bytes, response_bytes
     cdef readonly list statuses
     cdef StatusCount last
+    # Tries after the first: made, made with success, and not made because there were, or are, too many.
+    cdef public int64_t retries, retry_successes, retry_limits, retry_overflows
     cdef void began(self, int64_t now_ns)
     cdef void request_frame(self, Py_ssize_t size)
     cdef void response_frame(self, Py_ssize_t size)

@@ -16,6 +16,10 @@ class StreamSeries(Series):
     request_bytes: int
     response_bytes: int
     statuses: list[StatusCount]
+    retries: int
+    retry_successes: int
+    retry_limits: int
+    retry_overflows: int
     def request_durations(self) -> tuple[tuple[int, ...], float]: ...
     def response_durations(self) -> tuple[tuple[int, ...], float]: ...
     def request_frame_sizes(self) -> tuple[tuple[int, ...], int]: ...

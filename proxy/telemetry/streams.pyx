@@ -26,7 +26,7 @@ ERRORS = {
     "request timeout": "REQUEST_TIMEOUT",
     "response timeout": "RESPONSE_STREAM_TIMEOUT",
     "response headers timeout": "RESPONSE_HEADERS_TIMEOUT",
-    "idle timeout": "IDLE_TIMEOUT",
+    "stream idle timeout": "IDLE_TIMEOUT",
     "cancelled": "CANCEL",
     "h2(CANCEL)": "CANCEL",
     "h2(REFUSED_STREAM)": "REFUSED",

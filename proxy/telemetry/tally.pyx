@@ -13,7 +13,7 @@ from proxy.wire.field_block cimport FieldBlock
 
 # Causes whose status was made up by this proxy and says less than the cause.
 PROXY_CAUSES = frozenset({"failfast", "loadshed", "request timeout", "response timeout", "response headers timeout",
-                          "idle timeout"})
+                          "stream idle timeout"})
 
 
 cdef class Tally:

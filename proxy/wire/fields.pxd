@@ -31,4 +31,5 @@ cdef bint equals_ignoring_case(const char* a, Py_ssize_t size, const char* lower
 cdef bint is_token(const char* data, Py_ssize_t size) noexcept nogil
 cdef bint same_name(const char* a, const char* b, int size) noexcept nogil
 cdef FieldKind classify(const char* name, int size) noexcept nogil
+cdef int decimal(const char* text, int size) noexcept nogil
 cdef const char* next_list_item(const char** at, const char* end, int* size) noexcept nogil

@@ -86,6 +86,19 @@ cdef bint equals_prefix(const char* name, const char* lower) noexcept nogil:
     return True
 
 
+cdef int decimal(const char* text, int size) noexcept nogil:
+    """A whole number of up to nine digits, 0 for anything else."""
+    cdef int i
+    cdef int found = 0
+    if size < 1 or size > 9:
+        return 0
+    for i in range(size):
+        if text[i] < 48 or text[i] > 57:
+            return 0
+        found = found * 10 + text[i] - 48
+    return found
+
+
 cdef const char* next_list_item(const char** at, const char* end, int* size) noexcept nogil:
     """Walk a comma-separated list (RFC 9110 section 5.6.1), trimming white space; NULL at its end."""
     cdef const char* start

@@ -17,7 +17,7 @@ VERDICTS = {
     retry.TOO_LARGE: "too large",
 }
 FAULTS = {
-    "answered": retry.ANSWERED, "timed out": retry.TIMED_OUT, "unserved": retry.UNSERVED, "broken": retry.BROKEN,
+    "answered": retry.ANSWERED, "timed out": retry.TIMED_OUT, "unserved": retry.UNSERVED,
 }
 LATENESS = {
     deadlines.IN_TIME: "in time", deadlines.REQUEST_LATE: "request", deadlines.RESPONSE_LATE: "response",
@@ -48,6 +48,9 @@ cdef class Breaker:
         """One request that is answered at once."""
         self.observe(self.enter(now), outcome, now)
 
+    def answers(self, ticket):
+        self.inner.answers(ticket)
+
     def leave(self):
         self.inner.leave()
 
@@ -73,8 +76,8 @@ def balance(budget.RetryBudget given, double now):
 
 
 def decide(retry.RetryPolicy policy, fault, int status=0, int grpc=retry.NO_GRPC_STATUS, int retries=0,
-           bint kept=True, double now=0.0):
-    return VERDICTS[policy.decide(FAULTS[fault], status, grpc, retries, kept, ns(now))]
+           bint kept=True, bint ready=True, double now=0.0):
+    return VERDICTS[policy.decide(FAULTS[fault], status, grpc, retries, kept, ready, ns(now))]
 
 
 def backoff(retry.RetryPolicy policy, int retries):

@@ -47,6 +47,26 @@ def test_one_probe_brings_it_back_and_only_one_is_let_through() -> None:
     assert len(ejections) == 0
 
 
+def test_a_probe_that_streams_is_a_success_before_its_end() -> None:
+    _, (one, _) = breakers(2, jitter=0.0)
+    fail(one, 7)
+    ticket = one.enter(1.0)
+    one.answers(ticket - 1)
+    assert one.state == "probing", "an answer to what was sent before"
+    one.answers(ticket)
+    assert one.state == "admitting"
+    one.observe(ticket, "failed", 30.0)
+    assert one.state == "admitting"
+
+
+def test_what_is_said_of_an_endpoint_that_is_gone_takes_nobodys_place() -> None:
+    ejections, (one, _) = breakers(2, max_failures=1)
+    ticket = one.enter(0.0)
+    one.leave()
+    one.observe(ticket, "failed", 0.1)
+    assert len(ejections) == 0
+
+
 def test_a_failed_probe_doubles_the_penalty_up_to_its_maximum() -> None:
     _, (one, _) = breakers(2, jitter=0.0, min_penalty=1.0, max_penalty=60.0)
     fail(one, 7)

@@ -11,7 +11,7 @@ import pytest
 from proxy.io.reactor import Reactor
 from proxy.stack.budget import RetryBudget
 from proxy.stack.deadlines import Timeouts
-from proxy.stack.retry import RetryPolicy, parse_grpc_codes, parse_statuses
+from proxy.stack.retry import RetryPolicy
 from tests.kit.compiled import load
 
 shim = load(Path(__file__).with_name("resilience_shim.pyx"), "proxy.stack.breaker", "proxy.stack.deadlines")
@@ -108,28 +108,6 @@ def test_a_budget_that_cannot_be_is_refused(wrong: tuple[float, int, float]) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "first", "last", "count"),
-    [("5xx", 500, 599, 100), ("gateway-error", 502, 504, 3), ("500,502-504", 500, 504, 4), ("429, 503", 429, 503, 2),
-     ("4xx,gateway-error", 400, 504, 103)],
-)  # fmt: skip
-def test_statuses_are_read_as_linkerd_writes_them(text: str, first: int, last: int, count: int) -> None:
-    found = parse_statuses(text)
-    assert (found[0], found[-1], len(found)) == (first, last, count)
-
-
-@pytest.mark.parametrize("text", ["", "5x", "200", "504-502", "600", "500-", "-500", "6xx", "gateway"])
-def test_statuses_that_cannot_be_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no status"):
-        parse_statuses(text)
-
-
-def test_grpc_codes_are_read_by_name() -> None:
-    assert parse_grpc_codes("unavailable, cancelled,resource-exhausted") == [1, 8, 14]
-    with pytest.raises(ValueError, match="'ok' is none of"):
-        parse_grpc_codes("ok")
-
-
-@pytest.mark.parametrize(
     ("case", "verdict"),
     [
         ({"fault": "answered", "status": 503}, "retry"),
@@ -141,8 +119,7 @@ def test_grpc_codes_are_read_by_name() -> None:
         ({"fault": "answered", "status": 200, "grpc": 77}, "keep"),
         ({"fault": "timed out"}, "retry"),
         ({"fault": "unserved", "status": 504}, "retry"),
-        ({"fault": "broken", "status": 502}, "retry"),
-        ({"fault": "broken", "status": 504}, "keep"),
+        ({"fault": "answered", "status": 503, "ready": False}, "overflow"),
         ({"fault": "answered", "status": 503, "retries": 1}, "retry"),
         ({"fault": "answered", "status": 503, "retries": 2}, "limit exceeded"),
         ({"fault": "answered", "status": 503, "kept": False}, "too large"),
@@ -164,6 +141,7 @@ def test_a_retry_is_paid_for_and_one_that_is_not_made_is_not() -> None:
     policy = RetryPolicy(statuses=[503], max_retries=5, budget=budget)
     assert shim.decide(policy, "answered", status=200) == "keep"
     assert shim.decide(policy, "answered", status=503, retries=5) == "limit exceeded"
+    assert shim.decide(policy, "answered", status=503, ready=False) == "overflow"
     assert shim.decide(policy, "answered", status=503) == "retry"
     assert shim.decide(policy, "answered", status=503) == "overflow"
 
