@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from components.destination import balancing, terms
 from components.destination.index import Index
 from components.destination.model import EndpointFacts, Mesh, PodFacts, ServiceFacts, SliceFacts
 from components.destination.ports import EMPTY, parse_ports
@@ -82,8 +83,9 @@ class Facts:
         key = (given["namespace"], given["name"])
         opaque = given.get("opaque")
         facts = ServiceFacts(
-            key, tuple(given["ips"]), ((given["port"], "main"),), None if opaque is None else parse_ports(opaque)
-        )
+            key, tuple(given["ips"]), ((given["port"], "main"),), None if opaque is None else parse_ports(opaque),
+            balancing=balancing.parse(given["annotations"]), terms=terms.parse(given["annotations"]),
+        )  # fmt: skip
         self.replace("service", key, facts)
 
     def endpoints(self, given: dict[str, Any]) -> None:

@@ -1,14 +1,18 @@
 """HTTP/2 conversations over a line: both ends are the `h2` library, frame by frame under the test's control."""
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Iterable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived, Event
+from h2.events import DataReceived, Event, StreamEnded
 
 from tests.kit.lines import SECONDS, Line, Peer
+from tests.kit.topology import Pod
 
 Fields = list[tuple[str, str]]
 E = TypeVar("E", bound=Event)
@@ -114,6 +118,53 @@ class Talk:
         while len(data) < size:
             data += self.expect(DataReceived, stream).data
         return data
+
+
+class GRPCApp:
+    """An application that answers every call with a code, trailers-only where that is a failure; counts them."""
+
+    def __init__(self, pod: Pod, port: int, code: int = 0) -> None:
+        self.code = code
+        self.answered = 0
+        self.listener = pod.listen(port)
+        self.talks: list[Talk] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        for talk in self.talks:
+            talk.peer.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self.talks.append(Talk(Peer(self.listener.accept()[0]), False))
+                threading.Thread(target=self._serve, args=(self.talks[-1],), daemon=True).start()
+
+    def _serve(self, talk: Talk) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                talk.listen(SECONDS)
+                for event in talk.events:
+                    if isinstance(event, StreamEnded):
+                        self._answer(talk, event.stream_id)
+                talk.events.clear()
+
+    def _answer(self, talk: Talk, stream: int) -> None:
+        self.answered += 1
+        status = ("grpc-status", str(self.code))
+        head = [(":status", "200"), ("content-type", "application/grpc")]
+        if self.code:
+            talk.fields(stream, [*head, status], end=True)
+            return
+        talk.fields(stream, head)
+        talk.say(stream, b"\0\0\0\0\1x")
+        talk.fields(stream, [status], end=True)
 
 
 def call(line: Line) -> Talk:

@@ -11,7 +11,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Self
 
 from tests.kit.sidecar import Answer, read_answer
@@ -138,7 +138,16 @@ class Peer:
 class Line:
     """A Service of its own with one application port behind it, that the test itself serves."""
 
-    def __init__(self, mesh: Mesh, client: Pod, server: Pod, *, opaque: bool = False, direct: bool = False) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        client: Pod,
+        server: Pod,
+        *,
+        opaque: bool = False,
+        direct: bool = False,
+        annotations: Mapping[str, str] | None = None,
+    ) -> None:
         self.client = client
         self.server = server
         self.port = next(_opaque_ports if opaque else _ports)
@@ -147,7 +156,9 @@ class Line:
         self.address = (server.ip, self.port)
         if not direct:
             marked = str(self.port) if opaque else None
-            self.address = mesh.service(f"line-{self.port}", self.port, [server], opaque=marked)
+            self.address = mesh.service(
+                f"line-{self.port}", self.port, [server], opaque=marked, annotations=annotations
+            )
         self.peers: list[Peer] = []
 
     def __enter__(self) -> Self:
@@ -182,11 +193,15 @@ class Line:
 
 
 class App:
-    """An application that answers every request after `delay` seconds with its name; counts what it answered."""
+    """An application that answers every request after `delay` seconds with its name; counts what it got and answered.
+    Delay, status and fields hold for requests from now on."""
 
-    def __init__(self, pod: Pod, port: int, delay: float = 0.0) -> None:
+    def __init__(self, pod: Pod, port: int, delay: float = 0.0, status: int = 200, fields: str = "") -> None:
         self.pod = pod
         self.delay = delay
+        self.status = status
+        self.fields = fields
+        self.received = 0
         self.answered = 0
         self.listener = pod.listen(port)
         self._open: list[socket.socket] = []
@@ -222,17 +237,20 @@ class App:
 
     def _serve(self, connection: socket.socket) -> None:
         body = self.pod.name.encode()
-        response = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         held = b""
         with contextlib.suppress(OSError):
             while data := connection.recv(65536):
                 held += data
                 while b"\r\n\r\n" in held:
                     _, _, held = held.partition(b"\r\n\r\n")
+                    self.received += 1
+                    status, fields = self.status, self.fields.encode()
                     if self.delay:
                         time.sleep(self.delay)
                     self.answered += 1
-                    connection.sendall(response)
+                    connection.sendall(
+                        b"HTTP/1.1 %d x\r\n%bcontent-length: %d\r\n\r\n%b" % (status, fields, len(body), body)
+                    )
         connection.close()
 
 

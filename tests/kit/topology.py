@@ -272,12 +272,14 @@ class Mesh:
         target: int = 0,
         opaque: str | None = None,
         dual: bool = False,
+        annotations: Mapping[str, str] | None = None,
     ) -> tuple[str, int]:
         """A Service over pods of namespace demo, of both families if `dual`; returns its address."""
         key = f"service {name}"
         ip = self.facts[key]["service"]["ips"][0] if key in self.facts else f"{SERVICES}.{next(self.vips)}"
         ips = [ip, f"{SERVICES6}{ip.rpartition('.')[2]}"] if dual else [ip]
-        self.tell(key, {"service": {"namespace": "demo", "name": name, "ips": ips, "port": port, "opaque": opaque}})
+        fact = {"namespace": "demo", "name": name, "ips": ips, "port": port, "opaque": opaque}
+        self.tell(key, {"service": {**fact, "annotations": dict(annotations or {})}})
         self.endpoints(name, pods, target or port)
         return ip, port
 
@@ -285,6 +287,11 @@ class Mesh:
         """The other address of a Service of both families."""
         address: str = self.facts[f"service {name}"]["service"]["ips"][1]
         return address
+
+    def annotate(self, name: str, annotations: Mapping[str, str]) -> None:
+        """Give a Service these annotations and no others."""
+        fact = self.facts[f"service {name}"]["service"]
+        self.tell(f"service {name}", {"service": {**fact, "annotations": dict(annotations)}})
 
     def endpoints(self, name: str, pods: list[Pod], target: int, extra: tuple[tuple[str, int], ...] = ()) -> None:
         """Which pods stand behind a Service now; `extra` are addresses without a pod."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def lines(mesh: Mesh) -> Iterator[Callable[..., Line]]:
     """Makes lines, and closes them after the test."""
     made: list[Line] = []
 
-    def line(client: Pod, server: Pod, **options: bool) -> Line:
+    def line(client: Pod, server: Pod, **options: Any) -> Line:
         made.append(Line(mesh, client, server, **options))
         return made[-1]
 

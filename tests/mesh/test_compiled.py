@@ -21,6 +21,14 @@ BESIDES = REQUESTS // 2
 the more the slower the machine is. One per request would be twice as many."""
 
 
+ALL = {
+    "balancer.linkerd.io/failure-accrual": "unified", "retry.linkerd.io/http": "5xx",
+    "retry.linkerd.io/grpc": "internal",
+    "retry.linkerd.io/timeout": "10s", "timeout.linkerd.io/request": "20s", "timeout.linkerd.io/idle": "10s",
+}  # fmt: skip
+"""Everything that a Service may ask of its callers' proxies per request."""
+
+
 class Watched:
     """A meshed pod whose proxy lists the interpreted functions it enters."""
 
@@ -50,9 +58,10 @@ def entered_during(both: tuple[Watched, Watched], work: Callable[[], None]) -> d
     return {each.pod.name: each.entered() - old for each, old in zip(both, before, strict=True)}
 
 
-def test_http1(mesh: Mesh, both: tuple[Watched, Watched]) -> None:
+@pytest.mark.parametrize("annotations", [{}, ALL], ids=["plain", "annotated"])
+def test_http1(mesh: Mesh, both: tuple[Watched, Watched], annotations: dict[str, str]) -> None:
     client, server = (each.pod for each in both)
-    address = mesh.service("watched", 9_500, [server])
+    address = mesh.service("watched", 9_500, [server], annotations=annotations)
     with App(server, 9_500), client.connect(address) as connection:
 
         def ask(count: int) -> None:
@@ -65,9 +74,10 @@ def test_http1(mesh: Mesh, both: tuple[Watched, Watched]) -> None:
             assert entered.total() < BESIDES, f"{pod}: {entered.most_common(10)}"
 
 
-def test_http2(mesh: Mesh, both: tuple[Watched, Watched]) -> None:
+@pytest.mark.parametrize("annotations", [{}, ALL], ids=["plain", "annotated"])
+def test_http2(mesh: Mesh, both: tuple[Watched, Watched], annotations: dict[str, str]) -> None:
     client, server = (each.pod for each in both)
-    with Line(mesh, client, server) as line:
+    with Line(mesh, client, server, annotations=annotations) as line:
         caller = call(line)
         caller.ask(POST, body=b"hello")
         app = serve(line)
