@@ -23,7 +23,7 @@ MAX_DURATION: Final = 365 * 86400.0
 
 T = TypeVar("T")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d)")
+_DURATION: Final = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 
 
 class SettingError(ValueError):
@@ -194,7 +194,7 @@ def probes(value: str) -> tuple[Probe, ...]:
     try:
         parsed = json.loads(value)
         found = tuple(Probe(port(str(item["port"])), str(item["path"])) for item in parsed)
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
+    except (json.JSONDecodeError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(remedy) from error
     if any(not probe.path.startswith("/") for probe in found):
         raise ValueError("every path must start with /")

@@ -17,6 +17,7 @@ BUDGETS: Final = {
     "architecture": 60,
     "unit": 240,
     "wire": 300,
+    "fuzz": 60,
     "mesh": 420,
     "conformance": 240,
     "iac": 300,

@@ -19,7 +19,7 @@ WARM_MINUTES: Final = 45
 COLD_MINUTES: Final = 70
 """When the cluster had to be built first."""
 SUITES: Final = (
-    "test_architecture.py", "unit", "wire", "iac", "policies", "ansible", "mesh", "conformance", "kube",
+    "test_architecture.py", "unit", "wire", "fuzz", "iac", "policies", "ansible", "mesh", "conformance", "kube",
 )  # fmt: skip
 """In the order in which they run: what is quick and fails often first, what needs the cluster last."""
 MOST_AGAIN: Final = 5

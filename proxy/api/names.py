@@ -5,12 +5,15 @@ carry over;
 the SPIFFE ID beside it follows the SPIFFE-ID standard, section 2.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 SERVICE_ACCOUNT: Final = "serviceaccount"
 MAX_DNS_NAME: Final = 253
 """RFC 1035 section 2.3.4: a certificate's dNSName longer than this is refused by every verifier."""
+_LABEL: Final = r"[a-z0-9_]([-a-z0-9_]*[a-z0-9_])?"
+_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 
 
 class InvalidNameError(ValueError):
@@ -43,16 +46,19 @@ class WorkloadIdentity:
 def workload_identity(
     service_account: str, namespace: str, mesh_namespace: str, trust_domain: str
 ) -> WorkloadIdentity:
-    """Build an identity from its parts; raises InvalidNameError for an empty part or a name no certificate can
-    carry."""
+    """Build an identity from its parts; raises InvalidNameError for a part that is no DNS name, and for a name no
+    certificate can carry."""
     for field, value in (
         ("service account", service_account),
         ("namespace", namespace),
         ("mesh namespace", mesh_namespace),
         ("trust domain", trust_domain),
     ):
-        if not value or value != value.lower() or value.startswith(".") or value.endswith("."):
+        if not _NAME.fullmatch(value):
             raise InvalidNameError(f"{field} {value!r} is not a lower-case DNS name")
+    if "." in namespace:
+        # RFC 1123 labels have none; with one, a name would also be that of another account in another namespace.
+        raise InvalidNameError(f"namespace {namespace!r} has a dot")
     identity = WorkloadIdentity(service_account, namespace, mesh_namespace, trust_domain)
     if len(identity.dns_name) > MAX_DNS_NAME:
         raise InvalidNameError(f"identity {identity.dns_name!r} is longer than {MAX_DNS_NAME} characters")

@@ -16,6 +16,7 @@ POD: Final = "pod"
 EXTERNAL: Final = "external"
 _KINDS: Final = {1: SERVICE, 2: POD, 3: EXTERNAL}
 _OPAQUE: Final = 1
+MAX_COUNT: Final = (1 << 31) - 1
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -140,6 +141,10 @@ class _Fields:
         """Which member of a `oneof` counts: the last one; 0 if there is none."""
         return next((number for number in reversed(self.blobs) if number in numbers), 0)
 
+    def count(self, number: int) -> int:
+        """A `uint32`, which goes on into a C int: what is beyond one is as good as for ever."""
+        return min(self.integers.get(number, 0) & 0xFFFF_FFFF, MAX_COUNT)
+
     def text(self, number: int) -> str:
         return _text(self.blobs[number][-1]) if number in self.blobs else ""
 
@@ -196,20 +201,20 @@ def _snapshot(found: _Fields) -> Snapshot:
 def _balancing(found: _Fields) -> Balancing:
     accrual = None
     if found.all(1):
-        rules = _parsed(found.all(1)[-1]).integers
+        rules = _parsed(found.all(1)[-1])
         accrual = FailureAccrual(
-            max_failures=rules.get(1, 0),
-            min_penalty=rules.get(2, 0) / 1000,
-            max_penalty=rules.get(3, 0) / 1000,
-            jitter=rules.get(4, 0) / 1000,
-            success_rate=rules.get(5, 0) / 1000,
-            window=rules.get(6, 0) / 1000,
-            min_requests=rules.get(7, 0),
+            max_failures=rules.count(1),
+            min_penalty=rules.count(2) / 1000,
+            max_penalty=rules.count(3) / 1000,
+            jitter=rules.count(4) / 1000,
+            success_rate=rules.count(5) / 1000,
+            window=rules.count(6) / 1000,
+            min_requests=rules.count(7),
         )
     return Balancing(
         failure_accrual=accrual,
-        penalty=found.integers.get(2, 0) / 1000,
-        max_retry_after=found.integers.get(3, 0) / 1000,
+        penalty=found.count(2) / 1000,
+        max_retry_after=found.count(3) / 1000,
         penalizes_failures=bool(found.integers.get(4, 0)),
     )
 

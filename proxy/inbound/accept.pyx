@@ -30,7 +30,7 @@ from proxy.wire cimport http1, sniff
 from proxy.api.names import InvalidNameError, parse_dns_name
 from proxy.inbound.authorize import Authorization, ClientInfo, Unauthorized, authorize
 from proxy.inbound.counting import authorization_named, route_named
-from proxy.tls.contexts import ALPN_HTTP1, ALPN_HTTP2, ALPN_OPAQUE
+from proxy.tls.contexts import ALPN_HTTP1, ALPN_HTTP2, ALPN_OPAQUE, opaque_port
 
 # Seconds that an opaque port waits for a ClientHello before it takes the client for plaintext. Proxies do not depend
 # on it (they use the inbound port for opaque connections); it serves a client whose idea of the port differs from
@@ -295,14 +295,14 @@ cdef class InboundConnection(Detected):
 
     cdef void redirect_to_port(self, str alpn):
         """The inbound port was dialled, with the application's port in ALPN (see proxy.stack.opaque)."""
-        number = alpn[len(ALPN_OPAQUE) + 1:]
-        if not number.isdigit() or not 0 < int(number) < 65536 or int(number) in self.inbound.own_ports:
+        cdef int number = opaque_port(alpn)
+        if number == 0 or number in self.inbound.own_ports:
             self.inbound.refuse(self.transport, self.port, "gateway loop", f"ALPN {alpn!r} names no application port")
             return
-        self.port = self.inbound.port_for(Address(self.port.address.ip, int(number)))
+        self.port = self.inbound.port_for(Address(self.port.address.ip, number))
         self.inbound.registry.event(
             "inbound_tcp_transport_header_connections_total",
-            (("session_protocol", ""), ("target_port", str(int(number))), ("target_name", ""),
+            (("session_protocol", ""), ("target_port", str(number)), ("target_name", ""),
              ("client_id", self.transport.peer_identity or "")),
         )
         self.forward_opaque(b"", 0)

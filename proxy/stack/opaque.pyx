@@ -13,7 +13,7 @@ from proxy.io.address cimport Address
 from proxy.tls.contexts cimport TLSContext
 
 from proxy.io.dial import DescriptorsExhausted
-from proxy.tls.contexts import ALPN_OPAQUE
+from proxy.tls.contexts import opaque_alpn
 
 cdef enum:
     MAX_ATTEMPTS = 2
@@ -98,7 +98,7 @@ cdef class OpaqueConnect(Protocol):
         address = self.endpoint.address
         if self.endpoint.identity is not None:
             context = self.balancer.tls.client
-            alpn = f"{ALPN_OPAQUE}/{address.port}"
+            alpn = opaque_alpn(address.port)
             address = Address(address.ip, INBOUND_PORT)
         self.endpoint.pending += 1
         self.started_ns = self.balancer.reactor.time_ns()

@@ -19,6 +19,19 @@ ALPN_PREFIX = b"tulle/"
 """Between our proxies the client states the protocol in ALPN, so that the server side detects nothing a second time."""
 
 
+def opaque_alpn(int port):
+    """What states "not HTTP, for the application at that port"."""
+    return f"{ALPN_OPAQUE}/{port}"
+
+
+def opaque_port(str alpn not None):
+    """The port that a protocol of that form names; 0 if it names none. The peer chose these letters."""
+    number = alpn.removeprefix(f"{ALPN_OPAQUE}/")
+    if number == alpn or not number.isascii() or not number.isdigit() or len(number) > 5:
+        return 0
+    return int(number) if int(number) < 65536 else 0
+
+
 class TLSConfigError(ValueError):
     """Certificate, key or bundle that cannot be used; the message says which and why."""
 

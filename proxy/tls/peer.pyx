@@ -34,10 +34,11 @@ cdef void expect_client(openssl.SSL* ssl, bint require_certificate):
 
 
 cdef str selected_alpn(openssl.SSL* ssl):
+    """The protocol that was agreed on: letters of the peer's choice after `tulle/`. None if there is none."""
     cdef const unsigned char* data
     cdef unsigned int size
     openssl.SSL_get0_alpn_selected(ssl, &data, &size)
-    return (<const char*>data)[:size].decode() if size else None
+    return (<const char*>data)[:size].decode("ascii", "replace") if size else None
 
 
 cdef str certificate_name(openssl.SSL* ssl):

@@ -141,7 +141,7 @@ def status_from_headers(headers: Headers) -> Status | None:
     fields = dict(headers)
     status = fields.get(b":status", b"")
     if status != b"200":
-        http = int(status) if status.isdigit() else 0
+        http = int(status) if status.isdigit() and len(status) == 3 else 0
         found = status_from_trailers(fields.items())
         return found or Status(_FROM_HTTP.get(http, UNKNOWN), f"HTTP status {status.decode('ascii', 'replace')}")
     if not fields.get(b"content-type", b"").startswith(b"application/grpc"):

@@ -161,6 +161,7 @@ cdef class MessageReader:
         cdef const char* stop
         cdef const char* at
         cdef Py_ssize_t back, taken
+        cdef Py_ssize_t empty = 0
         if self.held_size == 0:
             # RFC 9112 section 2.2: an empty line before a request line is ignored.
             while self.is_request and end - start >= 2 and start[0] == 13 and start[1] == 10:
@@ -182,16 +183,21 @@ cdef class MessageReader:
                 taken = MAX_HEAD + 4 - self.held_size
             back = self.held_size
             self.hold(start, taken)
-            if self.is_request and self.held_size >= 2 and self.held[0] == 13 and self.held[1] == 10:
-                memmove(self.held, self.held + 2, self.held_size - 2)
-                self.held_size -= 2
+            while self.is_request and self.held_size - empty >= 2 and self.held[empty] == 13 and \
+                    self.held[empty + 1] == 10:
+                empty += 2
+            if empty > 0:
+                memmove(self.held, self.held + empty, self.held_size - empty)
+                self.held_size -= empty
                 self.scanned = 0
-                back -= 2
+                back -= empty
             at = self.held + (self.scanned - 3 if self.scanned > 3 else 0)
             stop = <const char*>memmem(at, self.held + self.held_size - at, b"\r\n\r\n", 4)
             if stop != NULL:
                 cursor[0] = start + (stop + 4 - self.held - back)
                 self.held_size = stop + 4 - self.held
+                if self.held_size > MAX_HEAD:
+                    return self.fail(431 if self.is_request else 502, "head too large")
                 return self.parse_head(self.held, stop + 2)
             cursor[0] = start + taken
         # No end yet: refuse what can never become a good head, so that a peer that ends lines with LF is not left
@@ -207,6 +213,8 @@ cdef class MessageReader:
         self.scanned = self.held_size
         if self.held_size >= MAX_HEAD:
             return self.fail(431 if self.is_request else 502, "head too large")
+        if cursor[0] < end:  # empty lines that were passed over have left room
+            return self.read_head(cursor, end)
         return NEED_DATA
 
     cdef Event parse_head(self, const char* data, const char* end):
@@ -520,7 +528,8 @@ cdef class MessageReader:
             self.hold(at, 1)
             at += 1
             if self.held_size >= 2 and memcmp(self.held + self.held_size - 2, b"\r\n", 2) == 0 and (
-                self.held_size == 2 or memcmp(self.held + self.held_size - 4, b"\r\n", 2) == 0
+                self.held_size == 2
+                or (self.held_size >= 4 and memcmp(self.held + self.held_size - 4, b"\r\n", 2) == 0)
             ):
                 cursor[0] = at
                 if self.held_size == 2:

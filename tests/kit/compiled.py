@@ -13,15 +13,17 @@ BUILD = """
 import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
-name, source, folder, root = sys.argv[1:]
-extension = Extension(name, [source], extra_compile_args=["-O1"])
+name, source, folder, root, *libraries = sys.argv[1:]
+extension = Extension(name, [source], libraries=libraries, extra_compile_args=["-O1"])
 setup(name="shim", ext_modules=cythonize([extension], build_dir=folder, include_path=[root], quiet=True), script_args=[
     "--quiet", "build_ext", "--build-lib", folder, "--build-temp", folder])
 """
 
 
-def load(source: Path, *modules: str) -> Any:
-    """The shim of that source as a module. `modules` are the proxy's modules whose functions it takes."""
+def load(source: Path, *modules: str, libraries: tuple[str, ...] = ()) -> Any:
+    """The shim of that source as a module. `modules` are the proxy's modules whose functions it takes, `libraries` what
+    it calls beside them.
+    """
     for module in modules:
         importlib.import_module(module)  # before the shim, which looks for them when it is loaded
     # Built in a folder of its own: setuptools would take the tree's pyproject.toml for the shim's.
@@ -33,7 +35,7 @@ def load(source: Path, *modules: str) -> Any:
     if not built:
         folder.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
-            [sys.executable, "-c", BUILD, source.stem, str(source), str(folder), str(ROOT)],
+            [sys.executable, "-c", BUILD, source.stem, str(source), str(folder), str(ROOT), *libraries],
             cwd=folder, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr

@@ -104,7 +104,9 @@ def ask(
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     if alpn:
-        context.set_alpn_protocols(list(alpn))
+        # The public method takes ASCII alone; a peer may state any bytes.
+        stated = b"".join(bytes((len(each),)) + each.encode("latin-1") for each in alpn)
+        context._set_alpn_protocols(stated)  # type: ignore[attr-defined]
     if leaf is not None:
         with tempfile.TemporaryDirectory() as folder:
             chain, key = Path(folder, "chain.pem"), Path(folder, "key.pem")

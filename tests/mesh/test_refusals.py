@@ -212,3 +212,14 @@ def test_the_proxys_own_ports_are_no_way_in(web: Pod, outsider: Pod, client: Pod
     with client.connect(("127.0.0.1", 4140)) as connection:
         assert connection.recv(100) == b""
     assert client.proxy.metric("outbound_tcp_errors_total", error="loop") >= 1
+
+
+@pytest.mark.parametrize(
+    "alpn", ["tulle/\xff\xfe", "tulle/opaque/\xb2", "tulle/opaque/\xc2\xb2", "tulle/opaque/70000"]
+)
+def test_a_protocol_that_names_no_port_is_the_peers_fault(mesh: Mesh, outsider: Pod, web: Pod, alpn: str) -> None:
+    before = web.proxy.metric("inbound_tcp_errors_total", error="gateway loop")
+    with outsider.namespace.entered():
+        answer = ask((web.ip, 4143), web.identity, leaf_for(mesh, "good"), alpn=(alpn,))
+    assert answer.data == b""
+    assert web.proxy.metric("inbound_tcp_errors_total", error="gateway loop") == before + 1
