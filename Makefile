@@ -13,7 +13,7 @@ REFS ?= $(if $(CONTEXT),build/images-pushed.json,build/images.json)
 VENV := .venv
 BIN := $(VENV)/bin
 DEPLOY := $(BIN)/tulle
-TARGET := --stack $(STACK) $(if $(CONTEXT),--context $(CONTEXT))
+WHERE := --stack $(STACK) $(if $(CONTEXT),--context $(CONTEXT))
 CACHE := $(or $(TULLE_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tulle)
 # Ansible's own folders are in the cache too, instead of in three places of the home folder.
 PLAYBOOK := ANSIBLE_CONFIG=ansible/ansible.cfg ANSIBLE_HOME=$(CACHE)/ansible ANSIBLE_REMOTE_TEMP=$(CACHE)/ansible/tmp \
@@ -22,7 +22,7 @@ SETTINGS := ansible/roles/cluster/defaults/main.yml
 SOURCES := $(shell find proxy -name '*.pyx' -o -name '*.pxd' 2>/dev/null) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages up cluster images pushed deploy proof down test check iac-check bench soak push lock proto clean
+.PHONY: help setup packages up cluster images pushed deploy proof down test check iac-check fuzz sanitize bench soak push lock proto clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -68,14 +68,14 @@ pushed: # nodes elsewhere cannot pull what is only on this machine: better said 
 		echo "  REFS=build/images.json takes those that you loaded into its nodes, REFS= those that the stack names." >&2; exit 2; }
 
 deploy: setup
-	@$(DEPLOY) up $(TARGET) --yes $(if $(REFS),-c images.refs=@$(REFS))
+	@$(DEPLOY) up $(WHERE) --yes $(if $(REFS),-c images.refs=@$(REFS))
 
 proof: setup
 	@$(DEPLOY) check $(if $(CONTEXT),--context $(CONTEXT)) --wait 180s
 	@$(if $(filter local,$(STACK)),$(DEPLOY) stat deploy -n demo $(if $(CONTEXT),--context $(CONTEXT)) --wait 120s)
 
 down: setup ## remove the mesh; without CONTEXT= also the local cluster, and nothing else
-	@$(if $(CONTEXT),$(DEPLOY) down $(TARGET) --yes,$(PLAYBOOK) ansible/playbooks/reset.yml)
+	@$(if $(CONTEXT),$(DEPLOY) down $(WHERE) --yes,$(PLAYBOOK) ansible/playbooks/reset.yml)
 
 check: setup ## linters, types, layers, architecture
 	@$(BIN)/python -m tests.check
@@ -87,6 +87,12 @@ iac-check: setup ## the stack alone: lint, types, layers, schema, mocks, policie
 
 test: setup ## everything: check, unit, wire, mesh, iac, ansible, and end to end on a real cluster as root
 	@$(BIN)/python -m tests.run
+
+fuzz: setup ## search for bytes that break a parser: FUZZ_SECONDS=600 in all, TARGET= for one of them
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m tests.fuzz $(TARGET)
+
+sanitize: setup ## the compiled proxy (MODULES=proxy.wire: a part) under AddressSanitizer and UndefinedBehaviorSanitizer
+	@MODULES=$(MODULES) $(BIN)/python -m tests.sanitize
 
 bench: cluster images ## the proxy, from its image, beside Envoy; writes build/bench.json
 	@$(BIN)/python -m tests.bench

@@ -18,6 +18,8 @@ from tests.kit.netns import Namespace
 
 ROOT: Final = Path(__file__).parent.parent.parent
 READY_SECONDS: Final = 20.0
+INHERITED: Final = ("LD_PRELOAD", "PYTHONMALLOC", "ASAN_OPTIONS", "UBSAN_OPTIONS")
+"""What a run under sanitizers (`tests/sanitize.py`) has every proxy keep."""
 CRASHES: Final = {-number for number in (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)}
 
 
@@ -57,6 +59,7 @@ class Proxy:
     def start(self) -> None:
         """Start, without waiting."""
         base = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"}
+        base |= {name: os.environ[name] for name in INHERITED if name in os.environ}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.pod.namespace.command(*self.command),
