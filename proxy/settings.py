@@ -126,6 +126,20 @@ def count(value: str) -> int:
     return int(value)
 
 
+def optional_count(value: str) -> int:
+    """A positive integer, or 0 where nothing is written."""
+    return count(value) if value else 0
+
+
+def optional_share(value: str) -> float:
+    """A part of a whole, more than nothing and at most all of it; 0 where nothing is written."""
+    if not value:
+        return 0.0
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) or not 0 < float(value) <= 1:
+        raise ValueError("write a number above 0 and up to 1, such as 0.5")
+    return float(value)
+
+
 def port(value: str) -> int:
     """A TCP port."""
     if not value.isascii() or not value.isdigit() or not 0 < int(value) < 65536:
@@ -221,6 +235,15 @@ class Settings:
 
     log: str = setting(one_of("error", "warn", "info", "debug"), "info", "The least severe level that is logged.")
     log_format: str = setting(one_of("plain", "json"), "plain", "How a log line is written.")
+
+    cores: int = setting(
+        optional_count, "", "How many processes carry traffic, 1 to the CPUs allowed; 1 where nothing is written."
+    )
+    cores_min: int = setting(optional_count, "", "How many at least, if there are so many CPUs.")
+    cores_max: int = setting(optional_count, "", "How many at most, where CORES does not say: as many as CPUs allow.")
+    cores_max_ratio: float = setting(
+        optional_share, "", "The same as a share of the CPUs, where neither CORES nor CORES_MAX says."
+    )
 
     access_log: str = setting(
         one_of("", "apache", "json"), "", "How requests of others are logged on stderr; empty for not at all."
