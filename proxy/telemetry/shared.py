@@ -21,6 +21,9 @@ MEMORY_BYTES: Final = 16 << 20
 """Of one process, two million numbers; what is not written is not backed by memory."""
 MAX_ENDED: Final = 10_000
 """Series of one family kept for processes that no longer have them, as many as a process may have of a direction."""
+HISTOGRAMS: Final = {each.__name__: each for each in (Histogram, *Histogram.__subclasses__())}
+"""How exposition can show one, by name."""
+
 Message = dict[str, Any]
 
 
@@ -31,6 +34,8 @@ class Shape(NamedTuple):
     help: str
     bounds: tuple[float, ...] | None
     """Of a histogram, whose slots are its counts and then its sum; None for a single number."""
+    kind: str
+    """The name of its class: a histogram is shown as what it was counted as."""
 
     @property
     def size(self) -> int:
@@ -146,7 +151,8 @@ class Publisher:
 
 
 def _shape(family: Family, value: float | Histogram) -> Shape:
-    return Shape(family.type, family.help, value.bounds if isinstance(value, Histogram) else None)
+    bounds = value.bounds if isinstance(value, Histogram) else None
+    return Shape(family.type, family.help, bounds, type(value).__name__)
 
 
 class Contributor:
@@ -158,7 +164,7 @@ class Contributor:
 
     def read(self, slot: int, size: int) -> list[float]:
         """The numbers of one series as they are now."""
-        return self._numbers[slot : slot + size].tolist()
+        return list(self._numbers[slot : slot + size])
 
 
 class _Ended:
@@ -194,8 +200,8 @@ class Ledger:
     def series(self, contributor: Contributor, message: Message) -> None:
         """The labels and places of series that are new."""
         name = message["family"]
-        kind, sentence, bounds = message["shape"]
-        self._shapes[name] = Shape(kind, sentence, tuple(bounds) if bounds is not None else None)
+        type_, sentence, bounds, kind = message["shape"]
+        self._shapes[name] = Shape(type_, sentence, tuple(bounds) if bounds is not None else None, kind)
         contributor.slots.setdefault(name, {}).update(message["new"])
 
     def forgotten(self, contributor: Contributor, message: Message, now_ns: int) -> None:
@@ -246,8 +252,12 @@ class Ledger:
         for contributor in self._contributors:
             for text, slot in contributor.slots.get(name, {}).items():
                 _add(total, text, contributor.read(slot, shape.size))
+        if shape.bounds is None:
+            yield from ((text, values[0]) for text, values in total.items())
+            return
+        histogram = HISTOGRAMS[shape.kind]
         for text, values in total.items():
-            yield text, values[0] if shape.bounds is None else Histogram(shape.bounds, _whole(values[:-1]), values[-1])
+            yield text, histogram(shape.bounds, _whole(values[:-1]), values[-1])
 
 
 def _add(total: dict[str, list[float]], text: str, values: list[float]) -> None:

@@ -1,6 +1,7 @@
 """A proxy of several processes: it is one to whoever looks at it, and what happens to one of them is its own affair."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ PORT = 8080
 REQUEST = "GET / HTTP/1.1\r\nhost: web\r\n\r\n"
 ANSWER = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
+numbers = itertools.count()
 needs_two = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers need two CPUs")
 pytestmark = needs_two
 
@@ -42,7 +44,7 @@ def callers(mesh: Mesh) -> Pod:
 @pytest.fixture
 def mortal(mesh: Mesh) -> Iterator[Pod]:
     """A pod with two workers that the test may harm."""
-    pod = mesh.pod("mortal", CORES="2", SHUTDOWN_ENDPOINT_ENABLED="true")
+    pod = mesh.pod(f"mortal-{next(numbers)}", CORES="2", SHUTDOWN_ENDPOINT_ENABLED="true")
     yield pod
     pod.proxy.stop(5)
     mesh.pods.remove(pod)
@@ -229,21 +231,16 @@ def test_a_killed_worker_costs_only_what_it_held(mesh: Mesh, mortal: Pod, outsid
         assert mortal.proxy.metric("request_total", **came) == 2
         assert mortal.proxy.metric("tcp_open_connections", peer="src", **came) == 1
         until("two workers", lambda: len(set(workers(mortal)) | set(before)) == 3 and len(workers(mortal)) == 2, 10)
-        until("connections go to both", lambda: both_answer(line, mortal), 20)
+        with App(mortal, PORT), contextlib.ExitStack() as held:
+
+            def both_serve() -> bool:
+                peer = held.enter_context(Peer(outsider.connect((mortal.ip, PORT))))
+                peer.send(REQUEST)
+                assert peer.answer().status == 200
+                return min(open_now(mortal)) >= 1
+
+            until("connections go to both", both_serve, 10)
         assert mortal.proxy.get("/ready").status == 200
-
-
-def both_answer(line: Line, pod: Pod) -> bool:
-    """Make connections until the less busy worker has one, and have them answered."""
-    for _ in range(2):
-        caller = line.open()
-        caller.send(REQUEST)
-        app = line.accept()
-        app.head()
-        app.send(ANSWER)
-        assert caller.answer().status == 200
-    counts = open_now(pod)
-    return len(counts) == 2 and min(counts) >= 1
 
 
 def test_a_stuck_worker_holds_up_no_other(mesh: Mesh, mortal: Pod, outsider: Pod) -> None:
@@ -260,7 +257,7 @@ def test_a_stuck_worker_holds_up_no_other(mesh: Mesh, mortal: Pod, outsider: Pod
             assert mortal.proxy.get("/ready").status == 200
         finally:
             os.kill(stuck, signal.SIGCONT)
-        assert [peer.answer().body for peer in peers] == [b"mortal"] * 8
+        assert [peer.answer().body for peer in peers] == [mortal.name.encode()] * 8
         for peer in peers:
             peer.close()
 
