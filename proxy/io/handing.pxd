@@ -52,6 +52,6 @@ cdef class Receiving(Pollable):
     cdef Reactor reactor
     cdef Slots slots
     cdef Acceptor inbound, outbound
-    cdef object inbound_open, outbound_open, lost
+    cdef object lost
     cdef Timer rest
     cdef bint is_watching

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from mmap import mmap
 
 from proxy.io.listen import Acceptor
@@ -35,8 +35,6 @@ class Receiving:
         slots: Slots,
         inbound: Acceptor,
         outbound: Acceptor,
-        inbound_open: Sized,
-        outbound_open: Sized,
         lost: Callable[[], object],
     ) -> None: ...
     def start(self) -> None: ...

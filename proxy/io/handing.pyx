@@ -195,11 +195,11 @@ cdef class RestTimer(Timer):
 
 
 cdef class Receiving(Pollable):
-    """The receiving end of a lane. `inbound_open` and `outbound_open` are what is open, by `len`; `lost()` is told of a
-    connection that could not be taken for want of a descriptor."""
+    """The receiving end of a lane. `lost()` is told of a connection that could not be taken for want of a
+    descriptor."""
 
     def __init__(self, Reactor reactor not None, int fd, Slots slots not None, Acceptor inbound not None,
-                 Acceptor outbound not None, inbound_open, outbound_open, lost):
+                 Acceptor outbound not None, lost):
         cdef RestTimer rest = RestTimer()
         rest.receiving = self
         self.rest = rest
@@ -208,8 +208,6 @@ cdef class Receiving(Pollable):
         self.slots = slots
         self.inbound = inbound
         self.outbound = outbound
-        self.inbound_open = inbound_open
-        self.outbound_open = outbound_open
         self.lost = lost
 
     def start(self):
@@ -226,7 +224,7 @@ cdef class Receiving(Pollable):
 
     def say_open(self):
         """Write down how many are open, for whoever chooses among processes."""
-        self.slots.at[OPEN] = len(self.inbound_open) + len(self.outbound_open)
+        self.slots.at[OPEN] = self.inbound.open + self.outbound.open
 
     def take(self):
         """Take what is there: before a drain, which is for what has been taken."""
@@ -239,6 +237,7 @@ cdef class Receiving(Pollable):
         cdef posix.msghdr message
         cdef posix.ssize_t size
         cdef posix.cmsghdr* header
+        cdef Acceptor acceptor
         cdef int fd, _turn
         for _turn in range(TAKEN_PER_TURN):
             memset(&message, 0, sizeof(message))
@@ -263,7 +262,10 @@ cdef class Receiving(Pollable):
                 self.lost()
                 break
             memcpy(&fd, posix.CMSG_DATA(header), sizeof(int))
-            (self.inbound if note.side == <int>INBOUND else self.outbound).accepted(
-                fd, address_from_storage(&note.peer), address_from_storage(&note.original)
-            )
+            acceptor = self.inbound if note.side == <int>INBOUND else self.outbound
+            if acceptor.most and acceptor.open >= acceptor.most:
+                posix.close(fd)
+                acceptor.not_accepted("too many connections", f"limit {acceptor.most}")
+                continue
+            acceptor.accepted(fd, address_from_storage(&note.peer), address_from_storage(&note.original))
         self.say_open()

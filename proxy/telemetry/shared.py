@@ -21,7 +21,8 @@ MEMORY_BYTES: Final = 16 << 20
 """Of one process, two million numbers; what is not written is not backed by memory."""
 MAX_ENDED: Final = 10_000
 """Series of one family kept for processes that no longer have them, as many as a process may have of a direction."""
-HISTOGRAMS: Final = {each.__name__: each for each in (Histogram, *Histogram.__subclasses__())}
+_KINDS: Final[tuple[type[Histogram], ...]] = (Histogram, *Histogram.__subclasses__())
+HISTOGRAMS: Final = {each.__name__: each for each in _KINDS}
 """How exposition can show one, by name."""
 
 Message = dict[str, Any]

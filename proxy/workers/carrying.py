@@ -45,9 +45,8 @@ class Worker:
         self.traffic = Traffic(settings, log, self.reactor, TLSContexts(settings.identity.dns_name), bundle)
         self.publisher = Publisher(memory, MEMORY_HEADER, channel.send)
         self.publishing = asyncio.Lock()
-        inbound, outbound = self.traffic.inbound, self.traffic.outbound
         self.receiving = Receiving(
-            self.reactor, lane, Slots(memory), inbound, outbound, inbound.connections, outbound.connections, self.lost
+            self.reactor, lane, Slots(memory), self.traffic.inbound, self.traffic.outbound, self.lost
         )
         self._tasks: set[asyncio.Task[None]] = set()
 

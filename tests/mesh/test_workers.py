@@ -154,7 +154,7 @@ def test_what_is_asked_of_one_is_told_to_all(callers: Pod) -> None:
             address = (f"10.96.200.{int(address[0].rpartition('.')[2]) % 250 + 1}", 80)
             with contextlib.suppress(OSError), callers.connect(address, 1):
                 pass
-            return callers.proxy.log.count("destination known") >= 4
+            return bool(callers.proxy.log.count("destination known") >= 4)
 
         until("both workers speak", is_heard, 10)
     finally:

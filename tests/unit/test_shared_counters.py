@@ -40,7 +40,7 @@ class Pair:
                 self.publisher.freed(message["number"])
 
 
-def counter(name: str = "a_total", /, kind: str = "counter", **values: float) -> Family:
+def counter(name: str = "a_total", kind: str = "counter", /, **values: float) -> Family:
     return Family(name, kind, "Help.", [(f'l="{label}"', value) for label, value in values.items()])
 
 
