@@ -133,10 +133,11 @@ class Member:
             its_lane.close()
             its_channel.close()
             os.close(memory_fd)
-        life = self.life = Life(child, Channel(channel_end), Lane(memory, lane_end.fileno()), memory)
+        life = Life(child, Channel(channel_end), Lane(memory, lane_end.fileno()), memory)
         workers.ledger.add(life.contributor)
         try:
             await life.channel.open()
+            self.life = life  # who is told or asked something from here on hears it
             life.channel.send({"kind": "level", "level": workers.log.level})
             if workers.certificate is not None:
                 life.channel.send(workers.certificate)

@@ -96,8 +96,9 @@ class Worker:
 
     def lost(self) -> None:
         """The process is out of descriptors."""
-        self.traffic.registry.event("inbound_tcp_errors_total", (("error", "out of descriptors"),))
-        self.log.limited("descriptors", "out of descriptors: a connection was lost")
+        error = "descriptors exhausted"
+        self.traffic.registry.event("inbound_tcp_errors_total", (("error", error), ("target_port", "")))
+        self.log.limited(error, "a connection was lost", error=error)
 
     async def publish(self) -> None:
         """Write all counters down, letting traffic pass between batches."""
