@@ -1,5 +1,5 @@
-"""What carries traffic in one process: both directions, discovery for them, their counters. A part of the composition
-root, which is alone in a proxy with one worker, and what each worker is where there are several.
+"""What carries traffic in one process: both directions, discovery for them, their counters. The part of the composition
+root that a proxy of one process has itself, and that each worker has where there are several.
 
 Certificates come from outside (`load`), connections too: who listens is `proxy.app`'s or `proxy.workers`' choice.
 """
