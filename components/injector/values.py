@@ -17,11 +17,13 @@ SUFFIXES: Final = {
     **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)},
 }
 """What the suffixes of a quantity stand for."""
+MAX_CPUS: Final = 4_096
+"""No node has more: what is beyond is a limit that limits nothing."""
 MAX_PORT_ENTRIES: Final = 1_000
 """Bounds one annotation's port list: each entry becomes a part of a packet-filter rule."""
 
 _DURATION: Final = re.compile(r"([0-9]{1,10})(ms|s|m|h|d)")
-_QUANTITY: Final = re.compile(r"\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?")
+_QUANTITY: Final = re.compile(r"\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?")
 _IMAGE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LEVELS: Final = {"off": "error", "error": "error", "warn": "warn", "info": "info", "debug": "debug", "trace": "debug"}
@@ -109,7 +111,7 @@ def whole_cpus(value: str) -> int:
     assert match is not None  # check_quantity has just said so
     suffix = match[3] or ""
     scale = SUFFIXES.get(suffix) or Decimal(f"1{suffix}")
-    return ceil(Decimal(match[1]) * scale)
+    return ceil(min(Decimal(match[1]) * scale, MAX_CPUS))
 
 
 def check_ratio(value: str) -> str:

@@ -89,6 +89,7 @@ def test_the_sidecars_kind_can_be_forced_in_three_spellings(prefix: str) -> None
         ("default-inbound-policy", "all", "all-unauthenticated"),
         ("opaque-ports", "mysql", "ports and ranges"),
         ("proxy-cpu-limit", "lots", "quantity"),
+        ("proxy-cpu-limit", "1e9999999", "quantity"),
         ("proxy-cpu-ratio-limit", "2", "above 0 and up to 1"),
         ("proxy-uid", "root", "whole number between 1"),
         ("proxy-await", "true", "enabled, disabled"),
