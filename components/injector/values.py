@@ -17,7 +17,7 @@ SUFFIXES: Final = {
     **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)},
 }
 """What the suffixes of a quantity stand for."""
-MAX_CPUS: Final = 4_096
+MAX_CPUS: Final = Decimal(4_096)
 """No node has more: what is beyond is a limit that limits nothing."""
 MAX_PORT_ENTRIES: Final = 1_000
 """Bounds one annotation's port list: each entry becomes a part of a packet-filter rule."""

@@ -3,11 +3,13 @@
 import contextlib
 import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from h2.events import RequestReceived, ResponseReceived
 from tests.kit.http2 import call, named, serve
 from tests.kit.lines import OPAQUE_RANGE, App, Line, Load, Peer
 from tests.kit.peers import ask
-from tests.kit.sidecar import ROOT, read_answer
+from tests.kit.sidecar import ROOT, as_proxy_user, read_answer
 from tests.kit.topology import Mesh, Pod
 from tests.kit.waiting import until
 
@@ -257,6 +259,36 @@ def test_a_stuck_worker_holds_up_no_other(mesh: Mesh, mortal: Pod, outsider: Pod
         assert [peer.answer().body for peer in peers] == [mortal.name.encode()] * 8
         for peer in peers:
             peer.close()
+
+
+def allow_descriptors(pid: int, number: int) -> None:
+    command = [*as_proxy_user(), "prlimit", f"--pid={pid}", f"--nofile={number}:"]
+    subprocess.run(command, check=True, capture_output=True, timeout=10)
+
+
+def test_a_worker_out_of_descriptors_says_so_and_comes_back(mortal: Pod, outsider: Pod) -> None:
+    def served() -> bool:
+        with Peer(outsider.connect((mortal.ip, PORT))) as peer:
+            try:
+                peer.send(REQUEST)
+                return peer.answer().status == 200
+            except (OSError, HTTPException):
+                return False
+
+    with App(mortal, PORT):
+        starved = workers(mortal)[0]
+        hard = resource.prlimit(0, resource.RLIMIT_NOFILE)[1]
+        used = {int(number) for number in os.listdir(f"/proc/{starved}/fd")}
+        allow_descriptors(starved, next(number for number in itertools.count() if number not in used))
+        try:
+            fates = [served() for _ in range(10)]
+        finally:
+            allow_descriptors(starved, min(hard, 1024))
+        assert fates.count(True) >= 5
+        lost = mortal.proxy.metric("inbound_tcp_errors_total", error="descriptors exhausted")
+        assert lost == fates.count(False) > 0
+        assert all(served() for _ in range(10))
+        assert "descriptors exhausted" in mortal.proxy.log
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "/shutdown"])
