@@ -39,8 +39,11 @@ def use_of(pid: int | str) -> Use | None:
 
 
 def families(version: str, suites: str, groups: str, others: Sequence[int] | None = None) -> list[Family]:
-    """process_*, proxy_build_info and what TLS is made of. Where other processes carry the traffic (`others`) their use is added, and that
-    of those that have ended: it is the proxy whose cost is asked for. Memory that they share counts for each."""
+    """process_*, proxy_build_info and what TLS is made of.
+
+    Where other processes carry the traffic (`others`) their use is added, and that of those that have ended: it is the
+    proxy whose cost is asked for. Memory that they share counts for each.
+    """
     own = use_of("self")
     assert own is not None
     uses = [own, *(use for use in map(use_of, others or ()) if use is not None)]

@@ -26,10 +26,9 @@ from proxy.telemetry.log import Log
 from proxy.telemetry.registry import Registry
 from proxy.telemetry.shared import MEMORY_BYTES, Contributor, Ledger
 from proxy.tls.contexts import TLSContexts
+from proxy.traffic import HOUSEKEEPING_SECONDS
 from proxy.workers.channel import Channel, Message
 
-HOUSEKEEPING_SECONDS: Final = 10.0
-"""How often counters of processes that are no more are looked through for idle ones."""
 PUBLISH_TIMEOUT: Final = 2.0
 """Seconds that a scrape waits for all workers to write their counters down; then it shows what they last wrote."""
 STEADY_SECONDS: Final = 60.0
