@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from proxy.api import labels, names
+from proxy.numbers import count, optional_count, optional_share
 
 PREFIX: Final = "TULLE_PROXY_"
 EXIT_BAD_SETTING: Final = 64
@@ -117,27 +118,6 @@ def duration(value: str) -> float:
     if seconds > MAX_DURATION:
         raise ValueError("write at most 365d")
     return seconds
-
-
-def count(value: str) -> int:
-    """A positive integer."""
-    if not value.isascii() or not value.isdigit() or not 0 < int(value) < 1 << 31:
-        raise ValueError("write a positive integer")
-    return int(value)
-
-
-def optional_count(value: str) -> int:
-    """A positive integer, or 0 where nothing is written."""
-    return count(value) if value else 0
-
-
-def optional_share(value: str) -> float:
-    """A part of a whole, more than nothing and at most all of it; 0 where nothing is written."""
-    if not value:
-        return 0.0
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", value) or not 0 < float(value) <= 1:
-        raise ValueError("write a number above 0 and up to 1, such as 0.5")
-    return float(value)
 
 
 def port(value: str) -> int:
