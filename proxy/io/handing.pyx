@@ -19,6 +19,8 @@ cdef enum:
 cdef int64_t RETRY_NS = 10_000_000
 # How long taking pauses when this process is out of descriptors; meanwhile its lane fills and others are chosen.
 cdef int64_t REST_NS = 100_000_000
+# What a process says to have open meanwhile: one that loses what it is given must not look idle.
+cdef int64_t FULL = <int64_t>1 << 40
 
 MEMORY_HEADER = HEADER_SLOTS
 
@@ -192,6 +194,7 @@ cdef class RestTimer(Timer):
 
     cdef void expired(self):
         self.receiving.start()
+        self.receiving.say_open()
 
 
 cdef class Receiving(Pollable):
@@ -224,7 +227,7 @@ cdef class Receiving(Pollable):
 
     def say_open(self):
         """Write down how many are open, for whoever chooses among processes."""
-        self.slots.at[OPEN] = self.inbound.open + self.outbound.open
+        self.slots.at[OPEN] = FULL if self.rest.slot >= 0 else self.inbound.open + self.outbound.open
 
     def take(self):
         """Take what is there: before a drain, which is for what has been taken."""
