@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from proxy.api import labels, names
+from proxy.numbers import count, optional_count, optional_share
 
 PREFIX: Final = "TULLE_PROXY_"
 EXIT_BAD_SETTING: Final = 64
@@ -119,13 +120,6 @@ def duration(value: str) -> float:
     return seconds
 
 
-def count(value: str) -> int:
-    """A positive integer."""
-    if not value.isascii() or not value.isdigit() or not 0 < int(value) < 1 << 31:
-        raise ValueError("write a positive integer")
-    return int(value)
-
-
 def port(value: str) -> int:
     """A TCP port."""
     if not value.isascii() or not value.isdigit() or not 0 < int(value) < 65536:
@@ -221,6 +215,15 @@ class Settings:
 
     log: str = setting(one_of("error", "warn", "info", "debug"), "info", "The least severe level that is logged.")
     log_format: str = setting(one_of("plain", "json"), "plain", "How a log line is written.")
+
+    cores: int = setting(
+        optional_count, "", "How many processes carry traffic, 1 to the CPUs allowed; 1 where nothing is written."
+    )
+    cores_min: int = setting(optional_count, "", "How many at least, if there are so many CPUs.")
+    cores_max: int = setting(optional_count, "", "How many at most, where CORES does not say: as many as CPUs allow.")
+    cores_max_ratio: float = setting(
+        optional_share, "", "The same as a share of the CPUs, where neither CORES nor CORES_MAX says."
+    )
 
     access_log: str = setting(
         one_of("", "apache", "json"), "", "How requests of others are logged on stderr; empty for not at all."

@@ -23,6 +23,7 @@ KNOWN_OVERRIDES: Final = (
     "proxy-admin-shutdown",
     "proxy-await",
     "proxy-cpu-limit",
+    "proxy-cpu-ratio-limit",
     "proxy-cpu-request",
     "proxy-disable-inbound-protocol-detect-timeout",
     "proxy-disable-outbound-protocol-detect-timeout",
@@ -122,6 +123,8 @@ class ProxySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     """Hold the application until the proxy has its certificate."""
     metrics_plaintext: bool = False
     resources: Resources = Resources()
+    cpu_ratio_limit: str = ""
+    """The share of a node's CPUs for which the proxy has workers at most; a CPU limit bounds them too."""
 
     identity_address: str = ""
     """`host:port` of identity; empty means its headless Service. A loopback address is called in plaintext."""

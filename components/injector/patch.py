@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from components.injector.config import InjectorConfig, ProxySettings
-from components.injector.values import milliseconds
+from components.injector.values import milliseconds, whole_cpus
 from proxy.api import labels, names
 
 Json = dict[str, Any]
@@ -215,6 +215,12 @@ def proxy_env(spec: Mapping[str, Any], config: InjectorConfig, settings: ProxySe
         plain["DISCOVERY_IDLE_TIMEOUT"] = settings.discovery_idle_timeout
     if settings.tls_unauthenticated_ports:
         plain["INBOUND_TLS_UNAUTHENTICATED_PORTS"] = settings.tls_unauthenticated_ports
+    cpus = whole_cpus(settings.resources.cpu_limit) if settings.resources.cpu_limit else 1
+    # As bounds, not as a number: a node may have fewer.
+    if cpus > 1:
+        plain["CORES_MAX"] = str(cpus)
+    elif settings.cpu_ratio_limit and not settings.resources.cpu_limit:
+        plain["CORES_MAX_RATIO"] = settings.cpu_ratio_limit
     plain.update(settings.extra_env)
     downward = [
         {"name": ENV + name, "valueFrom": {"fieldRef": {"fieldPath": path}}}

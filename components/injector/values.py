@@ -4,16 +4,26 @@ InvalidValueError.
 
 import ipaddress
 import re
+from decimal import Decimal
+from math import ceil
 from typing import Final
 
 MILLISECONDS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 MAX_DURATION: Final = 365 * MILLISECONDS["d"]
 """The proxy takes no longer one: it would refuse to start."""
+SUFFIXES: Final = {
+    **{suffix: Decimal(10) ** (3 * power) for power, suffix in enumerate("num", -3)},
+    **{suffix: Decimal(10) ** (3 * power) for power, suffix in enumerate("kMGTPE", 1)},
+    **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", 1)},
+}
+"""What the suffixes of a quantity stand for."""
+MAX_CPUS: Final = Decimal(4_096)
+"""No node has more: what is beyond is a limit that limits nothing."""
 MAX_PORT_ENTRIES: Final = 1_000
 """Bounds one annotation's port list: each entry becomes a part of a packet-filter rule."""
 
 _DURATION: Final = re.compile(r"([0-9]{1,10})(ms|s|m|h|d)")
-_QUANTITY: Final = re.compile(r"\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?")
+_QUANTITY: Final = re.compile(r"\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?")
 _IMAGE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _LEVELS: Final = {"off": "error", "error": "error", "warn": "warn", "info": "info", "debug": "debug", "trace": "debug"}
@@ -92,6 +102,22 @@ def check_quantity(value: str) -> str:
     """A Kubernetes resource quantity."""
     if _QUANTITY.fullmatch(value) is None:
         raise InvalidValueError("a Kubernetes quantity, such as 100m, 0.5, 20Mi or 1G")
+    return value
+
+
+def whole_cpus(value: str) -> int:
+    """How many CPUs a quantity begins to use: 2 for `1500m`."""
+    match = _QUANTITY.fullmatch(check_quantity(value))
+    assert match is not None  # check_quantity has just said so
+    suffix = match[3] or ""
+    scale = SUFFIXES.get(suffix) or Decimal(f"1{suffix}")
+    return ceil(min(Decimal(match[1]) * scale, MAX_CPUS))
+
+
+def check_ratio(value: str) -> str:
+    """A part of a whole, such as of a node's CPUs."""
+    if re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,9})?", value) is None or not 0 < Decimal(value) <= 1:
+        raise InvalidValueError("a number above 0 and up to 1, such as 0.5")
     return value
 
 

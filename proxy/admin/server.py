@@ -7,9 +7,8 @@ for loopback. The rest is for whoever is inside the pod: loopback alone.
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv6Address, ip_address
-from itertools import chain
 from json import dumps
 from typing import Final, NamedTuple
 
@@ -78,6 +77,7 @@ class Admin:
         log: Log,
         is_ready: Callable[[], bool],
         families: Callable[[], Families],
+        refresh: Callable[[], Awaitable[None]] | None = None,
         shutdown: Callable[[], None],
         environ: Mapping[str, str],
         metrics_identities: tuple[str, ...] = (),
@@ -87,6 +87,7 @@ class Admin:
         self._log = log
         self._is_ready = is_ready
         self._families = families
+        self._refresh = refresh
         self._shutdown = shutdown
         self._environ = environ
         self._metrics_identities = metrics_identities
@@ -128,11 +129,16 @@ class Admin:
         headers = [("content-type", OPENMETRICS if openmetrics else CONTENT_TYPE), ("vary", "accept, accept-encoding")]
         if request.method == "HEAD":
             return Response(200, headers, b"")
-        chunks: Iterator[bytes] = chain(render(self._families(), openmetrics=openmetrics), (END,))
+        chunks = self._exposition(openmetrics)
         if _accepts_gzip(request.headers.get("accept-encoding", "")):
             headers.append(("content-encoding", "gzip"))
             chunks = _gzipped(chunks)
-        return Response(200, headers, _yielding(chunks))
+        return Response(200, headers, _yielding(chunks, self._refresh))
+
+    def _exposition(self, openmetrics: bool) -> Iterator[bytes]:
+        """Begun by whoever takes the first piece, so that counters that others bring are there."""
+        yield from render(self._families(), openmetrics=openmetrics)
+        yield END
 
     def _may_read_metrics(self, peer: Peer) -> None:
         """Raises Refusal, with what the caller lacks."""
@@ -217,8 +223,10 @@ def _gzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-async def _yielding(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _yielding(chunks: Iterator[bytes], refresh: Callable[[], Awaitable[None]] | None) -> AsyncIterator[bytes]:
     """Let the loop run between two chunks: a scrape of many series must not hold up requests."""
+    if refresh is not None:
+        await refresh()
     for chunk in chunks:
         yield chunk
         await asyncio.sleep(0)

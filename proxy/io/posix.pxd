@@ -120,3 +120,30 @@ cdef extern from "sys/ioctl.h" nogil:
 
 cdef extern from "linux/sockios.h" nogil:
     unsigned long SIOCOUTQ
+
+cdef extern from "sys/socket.h" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+        void* msg_control
+        size_t msg_controllen
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    int SCM_RIGHTS
+    int MSG_DONTWAIT
+    int MSG_CMSG_CLOEXEC
+    size_t CMSG_SPACE(size_t n)
+    size_t CMSG_LEN(size_t n)
+    unsigned char* CMSG_DATA(cmsghdr* header)
+    cmsghdr* CMSG_FIRSTHDR(msghdr* message)
+    ssize_t sendmsg(int fd, const msghdr* message, int flags)
+    ssize_t recvmsg(int fd, msghdr* message, int flags)
+
+cdef extern from "sys/prctl.h" nogil:
+    int PR_SET_PDEATHSIG
+    int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)

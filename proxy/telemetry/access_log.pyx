@@ -111,7 +111,7 @@ cdef class AccessLog(Timer):
     def flush(self):
         """Write what is gathered, as far as the reader takes it."""
         cdef bytes data
-        cdef Py_ssize_t at = 0
+        cdef Py_ssize_t at = 0, end
         if self.lines:
             self.lines.append("")
             data = self.left + "\n".join(self.lines).encode("utf-8", "replace")
@@ -121,7 +121,9 @@ cdef class AccessLog(Timer):
             data = self.left
         try:
             while at < len(data) and select.select((), (self.fd,), (), 0)[1]:
-                at += os.write(self.fd, data[at:at + PIECE])
+                # Whole lines: other workers write to the same pipe.
+                end = data.rfind(b"\n", at, at + PIECE) + 1
+                at += os.write(self.fd, data[at:end if end > at else at + PIECE])
         except BlockingIOError:
             pass
         except OSError:

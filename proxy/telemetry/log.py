@@ -20,7 +20,7 @@ MAX_KEYS: Final = 256
 class Log:
     """Where events go. `level` may be changed while it is in use."""
 
-    __slots__ = ("_clock", "_is_json", "_limited", "_now", "_rank", "_write")
+    __slots__ = ("_clock", "_is_json", "_limited", "_now", "_rank", "_write", "on_level")
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class Log:
         self._now = now
         self._clock = clock
         self._limited: dict[str, tuple[float, int]] = {}
+        self.on_level: Callable[[str], object] | None = None
         self.level = level
 
     @property
@@ -47,6 +48,8 @@ class Log:
         if level not in LEVELS:
             raise ValueError(f"{level!r} is not a log level: write one of {', '.join(LEVELS)}")
         self._rank = LEVELS.index(level)
+        if self.on_level is not None:
+            self.on_level(level)
 
     def error(self, event: str, **fields: object) -> None:
         """Something that needs a person."""

@@ -186,6 +186,26 @@ def test_the_drain_ends_before_the_kubelet_kills(seconds: int | None, wait: int,
     assert env(inject_pod(pod, CONFIG, settings, native=True))["SHUTDOWN_GRACE_PERIOD"] == expected
 
 
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        ({}, {}),
+        ({"proxy-cpu-limit": "1"}, {}),
+        ({"proxy-cpu-limit": "300m"}, {}),
+        ({"proxy-cpu-limit": "2"}, {"CORES_MAX": "2"}),
+        ({"proxy-cpu-limit": "1500m"}, {"CORES_MAX": "2"}),
+        ({"proxy-cpu-limit": "0.004k"}, {"CORES_MAX": "4"}),
+        ({"proxy-cpu-limit": "3e0"}, {"CORES_MAX": "3"}),
+        ({"proxy-cpu-limit": "9e99"}, {"CORES_MAX": "4096"}),
+        ({"proxy-cpu-ratio-limit": "0.5"}, {"CORES_MAX_RATIO": "0.5"}),
+        ({"proxy-cpu-ratio-limit": "0.5", "proxy-cpu-limit": "2"}, {"CORES_MAX": "2"}),
+    ],
+)
+def test_workers_follow_the_cpu_limit(annotations: dict[str, str], expected: dict[str, str]) -> None:
+    pod = with_annotations(BARE, {f"config.linkerd.io/{name}": value for name, value in annotations.items()})
+    assert {name: value for name, value in env(injected(pod)).items() if name.startswith("CORES")} == expected
+
+
 def probed(**container: Any) -> list[Json]:
     return kubelet_probes(
         {"containers": [{"name": "app", "ports": [{"name": "http", "containerPort": 80}], **container}]}

@@ -5,6 +5,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
+from proxy.processors import quota, workers
 from proxy.settings import PREFIX, Address, PortSet, Probe, SettingError, Settings, port_set, read, unknown, variable
 
 LEAST = {"POD_IPS": "10.244.0.7", "POD_NAME": "web-1", "POD_NAMESPACE": "demo"}
@@ -96,6 +97,9 @@ def test_values_are_typed() -> None:
         ("INBOUND_DETECT_TIMEOUT", "400d", "at most 365d"),
         ("MAX_IN_FLIGHT", "0", "write a positive integer"),
         ("MAX_IN_FLIGHT", "many", "write a positive integer"),
+        ("CORES", "0", "write a positive integer"),
+        ("CORES_MAX_RATIO", "1.5", "write a number above 0 and up to 1"),
+        ("CORES_MAX_RATIO", "nan", "write a number above 0 and up to 1"),
     ],
 )
 def test_a_bad_value_is_named_with_the_way_out(name: str, value: str, words: str) -> None:
@@ -148,3 +152,35 @@ def test_ports_are_sorted_and_merged(value: str, ranges: tuple[tuple[int, int], 
 )
 def test_loopback_is_recognised(host: str, is_loopback: bool) -> None:
     assert Address(host, 1).is_loopback is is_loopback
+
+
+@pytest.mark.parametrize(
+    ("given", "allowed", "expected"),
+    [
+        ({}, 64, 1),
+        ({"CORES": "3"}, 4, 3),
+        ({"CORES": "4"}, 4, 4),
+        ({"CORES_MAX": "3"}, 64, 3),
+        ({"CORES_MAX": "3"}, 2, 2),
+        ({"CORES_MAX_RATIO": "0.25"}, 16, 4),
+        ({"CORES_MAX_RATIO": "0.25"}, 1, 1),
+        ({"CORES_MAX": "2", "CORES_MAX_RATIO": "1"}, 16, 2),
+        ({"CORES_MAX_RATIO": "0.1", "CORES_MIN": "3"}, 16, 3),
+        ({"CORES_MIN": "3"}, 2, 2),
+    ],
+)
+def test_workers_follow_linkerds_rule(given: dict[str, str], allowed: int, expected: int) -> None:
+    assert workers(settings(**given), allowed) == expected
+
+
+def test_a_number_of_workers_that_the_machine_has_not_is_refused() -> None:
+    with pytest.raises(SettingError, match=r"^TULLE_PROXY_CORES='5': write 1 to 4, .* set TULLE_PROXY_CORES_MAX"):
+        workers(settings(CORES="5"), 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [("max 100000\n", None), ("200000 100000\n", 2), ("150000 100000\n", 2), ("10000 100000\n", 1), ("", None)],
+)
+def test_a_quota_counts_begun_cpus(text: str, cpus: int | None) -> None:
+    assert quota(text) == cpus
