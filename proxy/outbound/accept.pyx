@@ -57,7 +57,6 @@ cdef class Outbound(Acceptor):
         connection.destination = self.destinations.get(original.text)
         connection.destination.wait(connection)
 
-
     cdef void not_accepted(self, str error, object detail):
         self.registry.event("outbound_tcp_errors_total", (("error", error), ("target_addr", "")))
         self.log.limited(error, "an outbound connection was not accepted", error=error, detail=detail)

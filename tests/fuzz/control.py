@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from proxy import settings
+from proxy import numbers, settings
 from proxy.api import destination_pb2, identity_pb2, names
 from proxy.control import messages
 from proxy.tls.contexts import ALPN_OPAQUE, opaque_alpn, opaque_port
@@ -149,7 +149,7 @@ def alpn(data: bytes) -> None:
 
 PRINTED: Final[tuple[tuple[Callable[[str], Any], Callable[[Any], str]], ...]] = (
     (settings.port, str),
-    (settings.count, str),
+    (numbers.count, str),
     (settings.boolean, lambda value: str(value).lower()),
     (settings.port_set, str),
     (settings.address, str),

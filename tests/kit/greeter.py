@@ -56,4 +56,7 @@ def call(target: str, times: str) -> None:
 
 
 if __name__ == "__main__":
-    {"serve": serve, "call": call}[sys.argv[1]](*sys.argv[2:])
+    if sys.argv[1] == "serve":
+        serve(*sys.argv[2:])
+    else:
+        call(*sys.argv[2:])
