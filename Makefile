@@ -60,7 +60,7 @@ cluster: setup ## the local single-node Kubernetes alone; CLUSTER="cluster_port_
 
 images: setup ## build the images and load them into the local cluster; ENGINE=docker|podman builds there, ARCHIVE=FILE writes a file
 	@$(PLAYBOOK) ansible/playbooks/images.yml -e images_engine=$(ENGINE) $(if $(ARCHIVE),-e images_archive=$(abspath $(ARCHIVE)))
-	@$(if $(ARCHIVE),echo "images: all in $(ARCHIVE); load it into the nodes, then: $(DEPLOY) up --stack dev --context NAME -c images.refs=@build/images.json")
+	@test -z "$(ARCHIVE)" || echo "images: all in $(ARCHIVE); load it into the nodes, then: $(DEPLOY) up --stack dev --context NAME -c images.refs=@build/images.json"
 
 pushed: # nodes elsewhere cannot pull what is only on this machine: better said now than by each of them
 	@test -z "$(REFS)" || test -s "$(REFS)" || { echo "up: nothing was pushed that the nodes of $(CONTEXT) could pull: there is no $(REFS)." >&2; \
