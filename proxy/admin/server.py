@@ -217,9 +217,7 @@ def _accepts_gzip(accept_encoding: str) -> bool:
 def _gzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
     packer = zlib.compressobj(level=1, wbits=31)
     for chunk in chunks:
-        packed = packer.compress(chunk)
-        if packed:
-            yield packed
+        yield packer.compress(chunk)  # often nothing yet, but also a moment for others
     yield packer.flush()
 
 

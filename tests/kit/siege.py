@@ -1,6 +1,7 @@
 """A pod under siege, for the hostile suites: from where it is attacked, and what becomes of the attackers."""
 
 import contextlib
+import itertools
 import select
 import socket
 import threading
@@ -27,6 +28,7 @@ SHORT: Final = {
 """The limits under test, short enough to wait for."""
 MANY: Final = 50
 HEAD: Final = "HTTP/1.1\r\nHost: web\r\n"
+_numbers = itertools.count(1)
 CHUNKED: Final = f"POST / {HEAD}Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -80,7 +82,7 @@ def fountain(listener: socket.socket) -> None:
 @pytest.fixture(scope="module")
 def castle(mesh: Mesh) -> Iterator[Pod]:
     """A pod with short limits, whose applications are the test's."""
-    pod = mesh.pod("castle", settings=SHORT)
+    pod = mesh.pod(f"castle-{next(_numbers)}", settings=SHORT)
     with contextlib.closing(pod.listen(MUTE)), pod.listen(FOUNTAIN) as pouring, App(pod, PORT):
         thread = threading.Thread(target=fountain, args=(pouring,), daemon=True)
         thread.start()
@@ -99,7 +101,7 @@ def inbound(castle: Pod, outsider: Pod) -> Side:
 def outbound(mesh: Mesh, castle: Pod, web: Pod) -> Iterator[Side]:
     """Attacks by the application whose sidecar it is."""
     with contextlib.closing(web.listen(MUTE)), App(web, PORT):
-        ports = {port: mesh.service(f"hostile-{port}", 80, [web], target=port) for port in (PORT, MUTE)}
+        ports = {port: mesh.service(f"hostile-{next(_numbers)}", 80, [web], target=port) for port in (PORT, MUTE)}
         yield Side("outbound", castle, castle, web.ip, ports)
 
 
