@@ -32,6 +32,8 @@ KINDS: Final = (
     ("apps/v1", "Deployment"), ("apps/v1", "ReplicaSet"), ("coordination.k8s.io/v1", "Lease"),
     ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
 )  # fmt: skip
+CLUSTERS_OWN: Final = {"etcd", "kubelet", "containerd", "run", "pods"}
+"""etcd is where Kubernetes keeps Secrets, and containers' mounts are those Secrets: both are the cluster itself."""
 PIECE: Final = 8 * 1024 * 1024
 OVERLAP: Final = 4096
 """Longer than any form of a key: one that lies across two pieces of a file is found in the second."""
@@ -94,17 +96,12 @@ def files_of_this_tree() -> Iterator[tuple[str, bytes]]:
     root = Path(__file__).parents[2]
     state = local_kubeconfig(os.environ).parent
     for folder in (root / "build", state):
-        for path in sorted(folder.rglob("*")):
-            # etcd is where Kubernetes keeps Secrets, and containers' mounts are those Secrets: both are
-            # the cluster itself.
-            inside = path.relative_to(folder).parts
-            if (
-                {"etcd", "kubelet", "containerd", "run", "pods"} & set(inside)
-                or not path.is_file()
-                or path.is_symlink()
-            ):
-                continue
-            yield from ((str(path), piece) for piece in pieces(path))
+        for top, folders, names in os.walk(folder):
+            folders[:] = sorted(set(folders) - CLUSTERS_OWN)
+            for path in (Path(top, name) for name in sorted(names)):
+                with contextlib.suppress(FileNotFoundError):  # the cluster lives on meanwhile
+                    if path.is_file() and not path.is_symlink():
+                        yield from ((str(path), piece) for piece in pieces(path))
 
 
 def pieces(path: Path) -> Iterator[bytes]:
