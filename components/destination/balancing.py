@@ -7,18 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from components.destination.annotations import AnnotationError, duration
+from components.destination.annotations import read as annotation
+
 PREFIX: Final = "balancer.linkerd.io/"
 ALPHA: Final = "balancer.alpha.linkerd.io/"
 ACCRUAL: Final = PREFIX + "failure-accrual"
 MODES: Final = ("consecutive", "unified")
-_UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
-_DURATION: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h)")
-MAX_MS: Final = 24 * 3_600_000
-"""A day: a penalty that lasts longer is a typing error."""
-
-
-class BalancingError(ValueError):
-    """An annotation that cannot be used; the message names it and its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +45,16 @@ DEFAULT: Final = Balancing()
 
 
 def parse(annotations: Mapping[str, str]) -> Balancing:
-    """Read a Service's annotations; raises BalancingError for the first that cannot be used."""
+    """Read a Service's annotations; raises AnnotationError for the first that cannot be used."""
 
     def read(name: str, default: int, parser: Callable[[str], int]) -> int:
-        text = annotations.get(name)
-        if text is None:
-            return default
-        try:
-            return parser(text)
-        except ValueError as error:
-            raise BalancingError(f"annotation {name}={text!r}: {error}") from None
+        return annotation(annotations, name, default, parser)
 
     mode = annotations.get(ACCRUAL)
     accrual = None
     if mode is not None:
         if mode not in MODES:
-            raise BalancingError(f"annotation {ACCRUAL}={mode!r}: write one of {', '.join(MODES)}")
+            raise AnnotationError(f"annotation {ACCRUAL}={mode!r}: write one of {', '.join(MODES)}")
         unified = mode == "unified"
         rules = FailureAccrual()
         accrual = FailureAccrual(
@@ -80,7 +69,7 @@ def parse(annotations: Mapping[str, str]) -> Balancing:
             min_requests=read(f"{ALPHA}failure-accrual-min-requests", rules.min_requests, _count(1)),
         )
         if accrual.min_penalty_ms > accrual.max_penalty_ms:
-            raise BalancingError(
+            raise AnnotationError(
                 f"the least penalty of {ACCRUAL}, {accrual.min_penalty_ms} ms, is over its greatest, "
                 f"{accrual.max_penalty_ms} ms"
             )
@@ -90,15 +79,6 @@ def parse(annotations: Mapping[str, str]) -> Balancing:
         max_retry_after_ms=read(f"{ALPHA}load-biaser-max-retry-after", DEFAULT.max_retry_after_ms, duration),
         penalizes_failures=bool(read(f"{ALPHA}penalize-failures", 0, _boolean)),
     )
-
-
-def duration(text: str) -> int:
-    """Milliseconds out of `<integer><unit>`; raises ValueError."""
-    match = _DURATION.fullmatch(text)
-    found = int(match[1]) * _UNITS[match[2]] if match is not None else 0
-    if not 10 <= found <= MAX_MS:
-        raise ValueError("write an integer with ms, s, m or h, from 10ms to 24h")
-    return found
 
 
 def _count(least: int) -> Callable[[str], int]:

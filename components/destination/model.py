@@ -6,11 +6,12 @@ Comparing two facts tells whether anything changed that a proxy could see, so th
 from dataclasses import dataclass
 from typing import Final
 
-from components.destination.balancing import DEFAULT, Balancing, BalancingError
+from components.destination.annotations import AnnotationError
+from components.destination.balancing import DEFAULT, Balancing
 from components.destination.balancing import parse as parse_balancing
 from components.destination.objects import Container, EndpointSlice, Meta, Namespace, Pod, Service
 from components.destination.ports import EMPTY, PortsError, PortSet, parse_named_ports, parse_ports
-from components.destination.terms import NONE, Terms, TermsError
+from components.destination.terms import NONE, Terms
 from components.destination.terms import parse as parse_terms
 from proxy.api import labels
 from proxy.api.names import InvalidNameError, workload_identity
@@ -164,11 +165,11 @@ def service_facts(service: Service) -> ServiceFacts:
     balancing, terms = DEFAULT, NONE
     try:
         balancing = parse_balancing(meta.annotations or {})
-    except BalancingError as error:
+    except AnnotationError as error:
         problem = problem or f"the balancer's annotations are not used: {error}"
     try:
         terms = parse_terms(meta.annotations or {})
-    except TermsError as error:
+    except AnnotationError as error:
         problem = problem or f"annotations for retries and time limits are not used: {error}"
     return ServiceFacts(
         key=(meta.namespace, meta.name),

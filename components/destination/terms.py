@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from components.destination.balancing import duration
+from components.destination.annotations import duration
+from components.destination.annotations import read as annotation
 
 RETRY: Final = "retry.linkerd.io/"
 TIMEOUT: Final = "timeout.linkerd.io/"
@@ -22,10 +23,6 @@ _STATUSES: Final = re.compile(r"([45][0-9]{2})(?:-([45][0-9]{2}))?")
 _BUDGET: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)/([0-9]{1,6})/([0-9a-z]+)")
 
 T = TypeVar("T")
-
-
-class TermsError(ValueError):
-    """An annotation that cannot be used; the message names it and its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +60,10 @@ NONE: Final = Terms()
 
 
 def parse(annotations: Mapping[str, str]) -> Terms:
-    """Read a Service's annotations; raises TermsError for the first that cannot be used."""
+    """Read a Service's annotations; raises AnnotationError for the first that cannot be used."""
 
     def read(name: str, default: T, parser: Callable[[str], T]) -> T:
-        text = annotations.get(name)
-        if text is None:
-            return default
-        try:
-            return parser(text)
-        except ValueError as error:
-            raise TermsError(f"annotation {name}={text!r}: {error}") from None
+        return annotation(annotations, name, default, parser)
 
     usual: Budget | None = Budget()
     retries = Retries(

@@ -2,7 +2,8 @@
 
 import pytest
 
-from components.destination.balancing import DEFAULT, Balancing, BalancingError, FailureAccrual, parse
+from components.destination.annotations import AnnotationError
+from components.destination.balancing import DEFAULT, Balancing, FailureAccrual, parse
 from components.destination.model import service_facts
 from components.destination.objects import Meta, Service, ServiceSpec
 
@@ -48,14 +49,14 @@ def test_every_parameter_is_read() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_named_with_its_value(name: str, text: str) -> None:
-    with pytest.raises(BalancingError) as caught:
+    with pytest.raises(AnnotationError) as caught:
         parse({P: "consecutive", name: text})
     assert name in str(caught.value)
     assert repr(text) in str(caught.value)
 
 
 def test_penalties_the_wrong_way_round_are_refused() -> None:
-    with pytest.raises(BalancingError, match="61000 ms, is over its greatest, 60000 ms"):
+    with pytest.raises(AnnotationError, match="61000 ms, is over its greatest, 60000 ms"):
         parse({P: "consecutive", f"{P}-consecutive-min-penalty": "61s"})
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from components.destination.annotations import AnnotationError
 from components.destination.model import service_facts
 from components.destination.objects import Meta, Service, ServiceSpec
-from components.destination.terms import NONE, Budget, Retries, Terms, TermsError, grpc_codes, parse, statuses
+from components.destination.terms import NONE, Budget, Retries, Terms, grpc_codes, parse, statuses
 
 R = "retry.linkerd.io/"
 T = "timeout.linkerd.io/"
@@ -60,7 +61,7 @@ def test_grpc_codes_are_read_by_name() -> None:
      ("retry.tulle.io/budget", "some")],
 )  # fmt: skip
 def test_what_cannot_be_is_named_with_its_value(name: str, text: str) -> None:
-    with pytest.raises(TermsError) as caught:
+    with pytest.raises(AnnotationError) as caught:
         parse({f"{R}http": "5xx", name: text})
     assert name in str(caught.value)
     assert repr(text) in str(caught.value)
