@@ -48,7 +48,7 @@ $(VENV)/.policies: $(VENV)/.locked policies/requirements.lock
 
 $(VENV)/.built: $(VENV)/.locked $(SOURCES)
 	@echo "setup: compiling the proxy"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@CFLAGS="$${CFLAGS--g0}" $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 up: setup $(if $(CONTEXT),$(if $(REGISTRY),push) pushed,cluster images) deploy proof ## a Kubernetes (unless CONTEXT= names one), the mesh, a demo, and the proof that it works

@@ -3,7 +3,11 @@
 import gc
 import sys
 
-from proxy.app import main
+from proxy import lean
+
+lean.install()  # before anything imports asyncio
+
+from proxy.app import main  # noqa: E402
 
 if __name__ == "__main__":
     gc.freeze()

@@ -2,12 +2,11 @@
 
 import os
 from math import ceil
-from pathlib import Path
 from typing import Final
 
 from proxy.settings import PREFIX, SettingError, Settings
 
-CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
+CPU_MAX: Final = "/sys/fs/cgroup/cpu.max"
 """cgroup v2, as a container sees its own: microseconds of CPU time and of the period, or `max`."""
 
 
@@ -28,7 +27,8 @@ def allowed() -> int:
     """CPUs by affinity and by the quota of the cgroup; at least one."""
     affinity = len(os.sched_getaffinity(0))
     try:
-        limit = quota(CPU_MAX.read_text())
+        with open(CPU_MAX, encoding="ascii") as file:
+            limit = quota(file.read())
     except OSError:
         limit = None
     return affinity if limit is None else min(affinity, limit)

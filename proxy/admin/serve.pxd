@@ -9,7 +9,7 @@ cdef class AdminInbound(Inbound):
 
 
 cdef class AdminDispatcher(Dispatcher):
-    cdef AdminRouter router
+    pass
 
 
 cdef class AdminRouter(Router):

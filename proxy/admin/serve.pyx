@@ -35,9 +35,7 @@ cdef class AdminRouter(Router):
     """Takes the head of each request down as Python values; the dispatcher then has it answered."""
 
     def __init__(self, admin, str ip, str identity):
-        cdef AdminDispatcher dispatcher = AdminDispatcher()
-        dispatcher.router = self
-        self.dispatcher = dispatcher
+        self.dispatcher = DISPATCHER
         self.admin = admin
         self.peer = Peer(ip, identity)
         self.client_id = b""
@@ -54,9 +52,11 @@ cdef class AdminRouter(Router):
 
 
 cdef class AdminDispatcher(Dispatcher):
+    """Has requests answered by what their connection's router took down of them."""
+
     cdef void dispatch(self, Exchange asked):
         cdef HTTP1Exchange exchange = <HTTP1Exchange>asked
-        cdef AdminRouter router = self.router
+        cdef AdminRouter router = <AdminRouter>(<HTTP1Server>exchange.downstream).router
         cdef bytes whole
         if not exchange.request_complete:
             return
@@ -70,6 +70,8 @@ cdef class AdminDispatcher(Dispatcher):
             GATHERING.add(task)
             task.add_done_callback(GATHERING.discard)
 
+
+cdef AdminDispatcher DISPATCHER = AdminDispatcher()
 
 GATHERING = set()
 """Answers being made: the loop itself holds its tasks only weakly."""

@@ -216,10 +216,10 @@ cdef class PeekTLS(Protocol):
 
 
 cdef class HandshakeTimer(Timer):
-    cdef AwaitTLS waiting
+    cdef InboundConnection connection  # not the step, which holds this: a circle would keep the connection's memory
 
     cdef void expired(self):
-        cdef InboundConnection connection = self.waiting.connection
+        cdef InboundConnection connection = self.connection
         connection.inbound.refuse(connection.transport, connection.port, "tls handshake timeout", "")
 
 
@@ -254,7 +254,7 @@ cdef class InboundConnection(Detected):
         cdef HandshakeTimer timer = HandshakeTimer()
         waiting.connection = self
         waiting.timer = timer
-        timer.waiting = waiting
+        timer.connection = self
         self.transport.protocol = waiting
         self.inbound.reactor.arm(timer, <int64_t>(<double>self.inbound.settings.inbound_detect_timeout * 1e9))
         self.transport.start_tls_server(self.inbound.tls.server, self.port.requires_certificate)

@@ -16,11 +16,12 @@ cdef class RelayEnd(Protocol):
         self.other.transport.resume_reading()
 
     cdef void eof_received(self):
+        cdef RelayEnd other = self.other  # held: if it breaks now, this end has no other any more
         self.ended = True
-        self.other.transport.shutdown_write()
-        if self.other.ended:
+        other.transport.shutdown_write()
+        if other.ended:
             self.transport.close()
-            self.other.transport.close()
+            other.transport.close()
             self.finish()
 
     cdef void closed(self, object reason):
@@ -32,9 +33,13 @@ cdef class RelayEnd(Protocol):
         self.closed(None)
 
     cdef void finish(self):
+        cdef RelayEnd other = self.other
         on_end = self.on_end
         self.on_end = None
-        self.other.on_end = None
+        if other is not None:
+            other.on_end = None
+            other.other = None  # both transports have let go of their ends: what is left would be a circle
+            self.other = None
         if on_end is not None:
             on_end()
 
@@ -55,5 +60,5 @@ cdef void join(Transport a, Transport b, object on_end):
     b.resume_reading()
     if a.eof:
         left.eof_received()
-    if b.eof:
+    if b.eof and right.other is not None:
         right.eof_received()

@@ -226,11 +226,13 @@ cdef class HTTP1Client(Upstream):
 
     cdef void broken(self, str error, int status, bint unprocessed):
         cdef HTTP1Exchange exchange = self.exchange
+        cdef Downstream downstream
         self.exchange = None
         self.detach()
         if exchange.response_started:
-            exchange.finished(error, exchange.downstream.transport.reactor.now_ns)
-            exchange.downstream.response_broken()
+            downstream = exchange.downstream
+            exchange.finished(error, downstream.transport.reactor.now_ns)
+            downstream.response_broken()
             return
         exchange.lost(error, status, unprocessed)
 

@@ -34,6 +34,10 @@ REASONS = {
 }
 
 
+# Who is told of an exchange whose client has left. The server itself would make a circle that keeps both.
+cdef Downstream NOBODY = Downstream()
+
+
 cdef class HTTP1Server(Downstream):
     """Made per connection by inbound and outbound, with the Router of that connection."""
 
@@ -505,6 +509,7 @@ cdef class HTTP1Server(Downstream):
 
     cdef void leave(self):
         self.connections.discard(self)
+        self.exchange.downstream = NOBODY
         if self.patience is not None:
             self.patience.stop()
             self.patience.downstream = None

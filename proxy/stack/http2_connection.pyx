@@ -79,8 +79,9 @@ cdef class Flusher(Pollable):
 
 cdef class KeepaliveTimer(Timer):
     cdef void expired(self):
-        cdef HTTP2Connection connection = self.connection
-        connection.check_alive()
+        cdef HTTP2Connection connection = self.connection  # None when the connection has ended meanwhile
+        if connection is not None:
+            connection.check_alive()
 
 
 cdef class HTTP2Connection(Session):
@@ -90,14 +91,14 @@ cdef class HTTP2Connection(Session):
         self.streams = {}
         self.section = FieldBlock()
         self.flusher = Flusher()
-        self.flusher.connection = self
         self.keepalive = KeepaliveTimer()
-        self.keepalive.connection = self
         self.check_ns = KEEPALIVE_NS
 
     cdef void adopt(self, Transport transport):
-        """Take over `transport`, whose handshake, if any, is done."""
+        """Take over `transport`, whose handshake, if any, is done; until `leave`, two helpers refer back to this."""
         self.transport = transport
+        self.flusher.connection = self
+        self.keepalive.connection = self
         self.reactor = transport.reactor
         self.now_ns = self.heard_ns = self.reactor.now_ns
 
@@ -247,6 +248,7 @@ cdef class HTTP2Connection(Session):
     cdef void leave(self, str error):
         """The transport is gone: end the streams, and let go of what refers back to this connection."""
         self.reactor.disarm(self.keepalive)
+        self.keepalive.connection = None
         self.flusher.connection = None
         self.over(error)
 

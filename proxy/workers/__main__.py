@@ -4,7 +4,11 @@ these descriptors."""
 import gc
 import sys
 
-from proxy.workers.carrying import main
+from proxy import lean
+
+lean.install()  # before anything imports asyncio
+
+from proxy.workers.carrying import main  # noqa: E402
 
 if __name__ == "__main__":
     gc.freeze()
