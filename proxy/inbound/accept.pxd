@@ -82,6 +82,7 @@ cdef class PeekTimer(Timer):
 cdef class AwaitTLS(Protocol):
     cdef InboundConnection connection
     cdef Timer timer
+    cdef void stop_timer(self)
 
 
 cdef class InboundRouter(Router):

@@ -220,6 +220,7 @@ cdef class HandshakeTimer(Timer):
 
     cdef void expired(self):
         cdef InboundConnection connection = self.waiting.connection
+        self.waiting = None
         connection.inbound.refuse(connection.transport, connection.port, "tls handshake timeout", "")
 
 
@@ -227,13 +228,13 @@ cdef class AwaitTLS(Protocol):
     """Our SNI: terminate mutual TLS. A client without a good certificate gets no further."""
 
     cdef void connected(self, Transport transport):
-        self.connection.inbound.reactor.disarm(self.timer)
+        self.stop_timer()
         self.connection.secured()
 
     cdef void closed(self, object reason):
         cdef InboundConnection connection = self.connection
         cdef Inbound inbound = connection.inbound
-        inbound.reactor.disarm(self.timer)
+        self.stop_timer()
         cause = getattr(reason, "cause", "i/o")
         inbound.registry.event(
             "inbound_tcp_errors_total", (("error", cause),) + target_labels(connection.port.address)
@@ -242,6 +243,10 @@ cdef class AwaitTLS(Protocol):
             f"{cause}:{connection.port.address.port}", "inbound TLS refused", client=connection.peer.text,
             port=connection.port.address.port, error=cause, detail=str(reason),
         )
+
+    cdef void stop_timer(self):
+        self.connection.inbound.reactor.disarm(self.timer)
+        (<HandshakeTimer>self.timer).waiting = None
 
 
 cdef class InboundConnection(Detected):

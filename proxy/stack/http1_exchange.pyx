@@ -75,11 +75,15 @@ cdef class HTTP1Exchange(Exchange):
     cdef void rewind(self):
         self.upstream = None
 
+    # A downstream that leaves lets go of its exchange, and would be gone in the middle of its own method.
+
     cdef void break_off(self):
-        self.downstream.response_broken()
+        cdef Downstream downstream = self.downstream
+        downstream.response_broken()
 
     cdef void refuse(self, int status, str error):
-        self.downstream.refuse(status, error, True)
+        cdef Downstream downstream = self.downstream
+        downstream.refuse(status, error, True)
 
     cdef void abandon(self):
         cdef Upstream upstream = self.upstream
