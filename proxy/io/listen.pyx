@@ -17,6 +17,9 @@ cdef enum:
 # Who dials meanwhile waits in the backlog, and is served when descriptors come back.
 cdef double REST_NS = 100_000_000
 
+# What TCP says of another host that answers no more, or takes nothing (`watch_peer`).
+PEER_IS_GONE = frozenset({errno_names.ETIMEDOUT, errno_names.EHOSTUNREACH})
+
 
 cdef class Acceptor:
     cdef void accepted(self, int fd, Address peer, Address original):
@@ -51,7 +54,10 @@ cdef class Listener(Pollable):
         if self.fd < 0:
             raise OSError(posix.errno, f"cannot listen on {address.text}: {posix.strerror(posix.errno).decode()}")
         posix.setsockopt(self.fd, posix.SOL_SOCKET, posix.SO_REUSEADDR, &on, sizeof(on))
-        watch_peer(self.fd, <int>(peer_timeout * 1000))  # accepted connections inherit it
+        # Accepted connections inherit these.
+        posix.setsockopt(self.fd, posix.IPPROTO_TCP, posix.TCP_NODELAY, &on, sizeof(on))
+        posix.setsockopt(self.fd, posix.SOL_SOCKET, posix.SO_KEEPALIVE, &on, sizeof(on))
+        watch_peer(self.fd, <int>(peer_timeout * 1000))
         if (
             posix.bind(self.fd, <posix.sockaddr*>&address.storage, address.size) != 0
             or posix.listen(self.fd, BACKLOG) != 0
@@ -86,7 +92,7 @@ cdef class Listener(Pollable):
         cdef int fd, code, _turn
         cdef Address original
         cdef Acceptor acceptor = self.acceptor
-        for _turn in range(ACCEPTS_PER_TURN):
+        for _turn in range(min(waiting(self.fd), ACCEPTS_PER_TURN)):
             if self.fd < 0:
                 return
             size = sizeof(storage)
@@ -120,6 +126,16 @@ cdef class Listener(Pollable):
         self.reactor.unregister(self)
         self.is_watching = False
         self.reactor.arm(self.rest_timer, <long>REST_NS)
+
+
+cdef int waiting(int fd):
+    """How many connections wait to be accepted, when the reactor has said that there are some. To accept until nobody
+    is left costs more: the kernel makes a socket before it looks whether there is anything to put into it."""
+    cdef posix.tcp_info info
+    cdef posix.socklen_t size = sizeof(info)
+    info.tcpi_unacked = 0
+    posix.getsockopt(fd, posix.IPPROTO_TCP, posix.TCP_INFO, &info, &size)
+    return max(1, <int>info.tcpi_unacked)  # of a listener: the length of its queue
 
 
 cdef void watch_peer(int fd, int timeout_ms):

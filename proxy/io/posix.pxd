@@ -39,6 +39,7 @@ cdef extern from "sys/socket.h" nogil:
     int SO_LINGER
     int MSG_PEEK
     int MSG_NOSIGNAL
+    int MSG_MORE
     int SHUT_RD
     int SHUT_WR
     int socket(int domain, int type, int protocol)
@@ -83,6 +84,9 @@ cdef extern from "netinet/tcp.h" nogil:
     int TCP_KEEPIDLE
     int TCP_KEEPINTVL
     int TCP_USER_TIMEOUT
+    int TCP_INFO
+    struct tcp_info:
+        uint32_t tcpi_unacked
 
 cdef extern from "unistd.h" nogil:
     int close(int fd)

@@ -51,6 +51,8 @@ cdef class Transport(Pollable):
     cdef State state
     cdef openssl.SSL* ssl
     cdef bint is_cut, paused, read_pending, hangup_seen, drained, eof, write_closed, shutdown_sent, congested
+    cdef bint has_signalled             # the reactor has said that there was something to read
+    cdef int send_error                 # what the socket said when a send failed whose failure is yet to be dealt with
     cdef Outgoing out
     cdef TCPSeries series
     cdef Acceptor acceptor              # that counts it among its open ones; None for a dialled connection
@@ -79,6 +81,7 @@ cdef class Transport(Pollable):
 
     cdef void flush(self)
     cdef void send_some(self)
+    cdef void unsendable(self, int code)
     cdef void read(self)
     cdef Py_ssize_t receive(self, char* into, Py_ssize_t size)
     cdef Py_ssize_t receive_tls(self, char* into, Py_ssize_t size)

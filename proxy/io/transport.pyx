@@ -8,7 +8,7 @@ Half-close is kept in both worlds: FIN without TLS, close_notify (RFC 8446 secti
 """
 from libc.stdint cimport int64_t, uint32_t
 
-from proxy.io cimport outgoing, posix
+from proxy.io cimport outgoing, posix, sockets
 from proxy.io.listen cimport Acceptor
 from proxy.io.reactor cimport Pollable, Reactor, Timer
 from proxy.telemetry.counters cimport TCPSeries
@@ -49,10 +49,7 @@ cdef int bio_read(openssl.BIO* bio, char* into, int size) noexcept:
     if transport.drained or transport.fd < 0:
         openssl.BIO_set_retry_read(bio)
         return -1
-    while True:
-        count = posix.recv(transport.fd, into, size, 0)
-        if count >= 0 or posix.errno != posix.EINTR:
-            break
+    count = sockets.receive(transport.fd, into, size, 0)
     if count > 0:
         if count < size and not transport.hangup_seen:
             transport.drained = True
@@ -142,8 +139,9 @@ cdef Transport new_transport(Reactor reactor, int fd, State state, Protocol prot
     transport.reactor = reactor
     transport.protocol = protocol
     transport.state = state
-    posix.setsockopt(fd, posix.IPPROTO_TCP, posix.TCP_NODELAY, &on, sizeof(on))
-    posix.setsockopt(fd, posix.SOL_SOCKET, posix.SO_KEEPALIVE, &on, sizeof(on))
+    if state == CONNECTING:  # what is accepted has these from its listener
+        posix.setsockopt(fd, posix.IPPROTO_TCP, posix.TCP_NODELAY, &on, sizeof(on))
+        posix.setsockopt(fd, posix.SOL_SOCKET, posix.SO_KEEPALIVE, &on, sizeof(on))
     try:
         reactor.register(
             transport, posix.EPOLLIN | posix.EPOLLOUT | posix.EPOLLRDHUP | posix.EPOLLET
@@ -173,9 +171,10 @@ cdef class Transport(Pollable):
 
     cdef void ready(self, uint32_t events):
         cdef Protocol protocol
-        cdef int code = 0
-        cdef posix.socklen_t size = sizeof(code)
+        cdef int code
         self.drained = False
+        if events & ~posix.EPOLLOUT:
+            self.has_signalled = True
         if events & (posix.EPOLLRDHUP | posix.EPOLLHUP | posix.EPOLLERR):
             self.hangup_seen = True
         if self.state == OPEN:
@@ -194,7 +193,7 @@ cdef class Transport(Pollable):
         elif self.state == CONNECTING:
             if not events & (posix.EPOLLOUT | posix.EPOLLERR | posix.EPOLLHUP):
                 return
-            posix.getsockopt(self.fd, posix.SOL_SOCKET, posix.SO_ERROR, &code, &size)
+            code = sockets.pending_error(self.fd)
             if code != 0:
                 self.fail(os_error(code))
             elif events & posix.EPOLLOUT:
@@ -229,10 +228,7 @@ cdef class Transport(Pollable):
             return self.receive_tls(into, size)
         if self.drained:
             return -1
-        while True:
-            count = posix.recv(self.fd, into, size, 0)
-            if count >= 0 or posix.errno != posix.EINTR:
-                break
+        count = sockets.receive(self.fd, into, size, 0)
         if count > 0:
             if count < size and not self.hangup_seen:
                 self.drained = True
@@ -326,10 +322,12 @@ cdef class Transport(Pollable):
                 self.send_some()
         else:
             if self.out.size == 0 and size >= outgoing.KEPT_BUFFER:
-                count = posix.send(self.fd, data, size, posix.MSG_NOSIGNAL)
+                count = sockets.send(self.fd, data, size, 0)
                 if count > 0:
                     data += count
                     size -= count
+                elif posix.errno != posix.EAGAIN:
+                    self.send_error = posix.errno
             if size > 0:
                 outgoing.append(&self.out, data, size)
         if self.out.size > 0:
@@ -340,9 +338,11 @@ cdef class Transport(Pollable):
 
     cdef void send_some(self):
         """Hand the queue to the socket once. What it does not take, and what goes wrong, is left to `flush`."""
-        cdef ssize_t count = posix.send(self.fd, self.out.data + self.out.start, self.out.size, posix.MSG_NOSIGNAL)
+        cdef ssize_t count = sockets.send(self.fd, self.out.data + self.out.start, self.out.size, 0)
         if count > 0:
             outgoing.take(&self.out, count)
+        elif posix.errno != posix.EAGAIN:
+            self.send_error = posix.errno
 
     cdef bint is_congested(self):
         return self.congested
@@ -350,22 +350,14 @@ cdef class Transport(Pollable):
     cdef void flush(self):
         cdef Protocol protocol
         cdef ssize_t count
+        # The end that follows leaves in one segment with the last bytes: each segment costs as much as all else here.
+        cdef int flags = posix.MSG_MORE if self.write_closed and not self.shutdown_sent else 0
         while self.out.size > 0:
-            count = posix.send(self.fd, self.out.data + self.out.start, self.out.size, posix.MSG_NOSIGNAL)
+            count = sockets.send(self.fd, self.out.data + self.out.start, self.out.size, flags)
             if count < 0:
-                if posix.errno == posix.EINTR:
-                    continue
                 if posix.errno != posix.EAGAIN:
-                    # Data that arrived before the reset is still readable, so reading decides how the connection ended.
-                    outgoing.release(&self.out)
-                    if self.state == OPEN and not self.paused and not self.eof:
-                        self.hangup_seen = True
-                        self.drained = False
-                        self.write_closed = True
-                        self.read()
-                        if self.fd < 0 or not self.eof:
-                            return
-                    self.fail(os_error(posix.EPIPE))
+                    self.unsendable(posix.errno)
+                    return
                 break
             outgoing.take(&self.out, count)
         if self.fd < 0:
@@ -381,6 +373,23 @@ cdef class Transport(Pollable):
             if self.state == OPEN:
                 protocol = self.protocol
                 protocol.writable()
+
+    cdef void unsendable(self, int code):
+        """The socket takes nothing any more. It names the cause once, to whichever call meets it first, and says EPIPE
+        to all later ones."""
+        if code == posix.EPIPE:
+            code = self.send_error or sockets.pending_error(self.fd) or posix.EPIPE
+        outgoing.release(&self.out)
+        # Data that arrived before a reset is still readable, so reading decides how the connection ended. A host that
+        # TCP has given up on has no more to say.
+        if code in (posix.EPIPE, posix.ECONNRESET) and self.state == OPEN and not self.paused and not self.eof:
+            self.hangup_seen = True
+            self.drained = False
+            self.write_closed = True
+            self.read()
+            if self.fd < 0 or not self.eof:
+                return
+        self.fail(os_error(code))
 
     cdef void shutdown_write(self):
         """Half-close: what is queued is sent, then close_notify where there is TLS, then FIN."""
@@ -404,10 +413,7 @@ cdef class Transport(Pollable):
     cdef void peek(self):
         cdef Protocol protocol
         cdef ssize_t count
-        while True:
-            count = posix.recv(self.fd, SCRATCH, SCRATCH_SIZE, posix.MSG_PEEK)
-            if count >= 0 or posix.errno != posix.EINTR:
-                break
+        count = sockets.receive(self.fd, SCRATCH, SCRATCH_SIZE, posix.MSG_PEEK)
         if count < 0:
             if posix.errno != posix.EAGAIN:
                 self.fail(os_error(posix.errno))
@@ -416,11 +422,13 @@ cdef class Transport(Pollable):
         protocol.peeked(self, SCRATCH, count, self.hangup_seen)
 
     cdef void start_plain(self):
-        """Begin handing bytes to the protocol; what was peeked is read again, for good."""
+        """Begin handing bytes to the protocol; what was peeked is read again, for good. Of a socket that has not been
+        spoken of yet the reactor will say by itself when there is something to read."""
         self.state = OPEN
-        self.read_pending = True
         self.drained = False
-        self.reactor.defer(self)
+        if self.has_signalled:
+            self.read_pending = True
+            self.reactor.defer(self)
 
     cdef void new_ssl(self, TLSContext context):
         cdef openssl.BIO* bio
@@ -537,15 +545,17 @@ cdef class Transport(Pollable):
     cdef void linger(self):
         cdef ssize_t count
         cdef int turns = READS_PER_TURN
-        while turns > 0:
-            count = posix.recv(self.fd, SCRATCH, SCRATCH_SIZE, 0)
+        while turns > 0 and not self.drained:
+            count = sockets.receive(self.fd, SCRATCH, SCRATCH_SIZE, 0)
             if count == 0 and self.is_cut:
                 return
-            if count == 0 or (count < 0 and posix.errno != posix.EAGAIN and posix.errno != posix.EINTR):
-                if self.out.size == 0 or count < 0:
-                    self.finish("")
+            if count < 0 and posix.errno != posix.EAGAIN:
+                # A reset after all was sent is how many clients close.
+                self.finish(errno_name(posix.errno) if self.out.size > 0 else "")
                 return
-            if count < 0:
+            if count == 0 and self.out.size == 0:
+                self.finish("")
+            if count <= 0:
                 return
             turns -= 1
 

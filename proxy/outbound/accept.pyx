@@ -18,7 +18,6 @@ from proxy.stack.http1_server cimport HTTP1Server
 from proxy.stack.http2_server cimport HTTP2Server
 from proxy.stack.opaque cimport OpaqueConnect
 from proxy.stack.routing cimport ConnectionSet, Refusal, Router
-from proxy.telemetry.counters cimport TCPSeries
 from proxy.wire cimport sniff
 
 
@@ -80,18 +79,9 @@ cdef class OutboundConnection(Waiter):
         if self.is_gone:
             destination.release()
             return
-        self.transport.set_series(
-            <TCPSeries>self.outbound.registry.connections.get(
-                (("direction", "outbound"), ("peer", "src"), ("target_addr", self.original.text),
-                 ("target_ip", self.original.ip), ("target_port", str(self.original.port)),
-                 ("tls", "no_identity"), ("no_tls_reason", "loopback"))
-            )
-        )
+        self.transport.set_series(destination.connections(self.original))
         self.transport.start_plain()
-        self.outbound.registry.event(
-            "outbound_tcp_protocol_connections_total",
-            (("protocol", "opaq" if destination.is_opaque else "detect"),) + destination.references.parent,
-        )
+        destination.protocols().add(self.outbound.reactor.now_ns)
         if destination.is_opaque:
             self.forward_opaque(b"", 0)
             return

@@ -1,9 +1,11 @@
 # What stands behind the addresses that the application dials.
+from proxy.io.address cimport Address
 from proxy.io.reactor cimport Reactor, Timer
 from proxy.stack.balance cimport Balancer
 from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.exchange cimport Terms
 from proxy.stack.pool cimport Limits
+from proxy.telemetry.counters cimport EventSeries, TCPSeries
 from proxy.telemetry.streams cimport DetectSeries, StreamSeries
 from proxy.tls.contexts cimport TLSContexts
 
@@ -27,6 +29,8 @@ cdef class Destination:
     cdef object references            # proxy.outbound.references.References
     cdef StreamSeries http_route, http_backend, grpc_route, grpc_backend
     cdef DetectSeries detect_series
+    cdef TCPSeries accepted_series
+    cdef EventSeries protocol_series
     cdef Destinations owner
     cdef object watch
     cdef object asked                 # what `terms` and the balancer's rules were made of
@@ -40,6 +44,8 @@ cdef class Destination:
     cdef void balances_requests(self)
     cdef void balances_connections(self)
     cdef DetectSeries detections(self)
+    cdef TCPSeries connections(self, Address original)
+    cdef EventSeries protocols(self)
     cdef void heed(self, object target)
     cdef void wait(self, Waiter waiter)
     cdef void release(self)

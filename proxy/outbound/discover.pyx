@@ -6,12 +6,13 @@ when it has been idle and the watch can be made again.
 """
 from libc.stdint cimport int64_t
 
+from proxy.io.address cimport Address
 from proxy.io.reactor cimport Reactor, Timer
 from proxy.stack.balance cimport Balancer
 from proxy.stack.endpoint cimport Endpoint
 from proxy.stack.pool cimport Limits
 from proxy.telemetry.balancing cimport BalancerSeries
-from proxy.telemetry.counters cimport RequestSeries, TCPSeries
+from proxy.telemetry.counters cimport EventSeries, RequestSeries, TCPSeries
 from proxy.telemetry.streams cimport DetectSeries, StreamSeries
 from proxy.tls.contexts cimport TLSContexts
 
@@ -53,6 +54,7 @@ cdef class Destination:
         """Called by discovery with what is new; the first call has everything."""
         was_opaque = self.is_opaque
         self.is_opaque = target.is_opaque
+        self.protocol_series = None
         self.authority = target.authority
         self.labels = tuple((f"dst_{name}", value) for name, value in target.labels)
         named = references(target.kind, target.authority, target.labels)
@@ -146,7 +148,7 @@ cdef class Destination:
             server_id=endpoint.identity or "", error=cause, detail=str(reason),
         )
 
-    # What its streams and connections are counted as: asked for per request, because what was idle may be dropped.
+    # What its connections and streams are counted as: asked for each time, because what was idle may be dropped.
 
     cdef StreamSeries routes(self, bint is_grpc):
         cdef StreamSeries found = self.grpc_route if is_grpc else self.http_route
@@ -190,6 +192,24 @@ cdef class Destination:
         if self.detect_series is None or self.detect_series.is_dropped:
             self.detect_series = <DetectSeries>self.owner.registry.outbound_detections.get(self.references.parent)
         return self.detect_series
+
+    cdef TCPSeries connections(self, Address original):
+        """Of the application to this proxy; `original` is what it dialled."""
+        if self.accepted_series is None or self.accepted_series.is_dropped:
+            self.accepted_series = <TCPSeries>self.owner.registry.connections.get(
+                (("direction", "outbound"), ("peer", "src"), ("target_addr", original.text),
+                 ("target_ip", original.ip), ("target_port", str(original.port)),
+                 ("tls", "no_identity"), ("no_tls_reason", "loopback"))
+            )
+        return self.accepted_series
+
+    cdef EventSeries protocols(self):
+        if self.protocol_series is None or self.protocol_series.is_dropped:
+            self.protocol_series = <EventSeries>self.owner.registry.event_series(
+                "outbound_tcp_protocol_connections_total",
+                (("protocol", "opaq" if self.is_opaque else "detect"),) + self.references.parent,
+            )
+        return self.protocol_series
 
     cdef void wait(self, Waiter waiter):
         """Have `waiter.discovered` called as soon as the destination is known, or after a while without an answer."""

@@ -58,6 +58,7 @@ cdef class HTTP1Client(Upstream):
     cdef void request_push(self):
         """Write what the request has gathered; a large one is not kept for a retry."""
         cdef HTTP1Exchange exchange = self.exchange
+        cdef Downstream downstream = exchange.downstream
         cdef Py_ssize_t size = exchange.request.size - exchange.sent_size
         if size <= 0:
             return
@@ -70,13 +71,15 @@ cdef class HTTP1Client(Upstream):
             exchange.request.clear()
             exchange.sent_size = 0
         if self.transport.is_congested():
-            exchange.downstream.transport.pause_reading()
+            downstream.transport.pause_reading()
         else:
-            exchange.downstream.request_writable()
+            downstream.request_writable()
 
     cdef void writable(self):
+        cdef Downstream downstream
         if self.exchange is not None:
-            self.exchange.downstream.request_writable()
+            downstream = self.exchange.downstream
+            downstream.request_writable()
 
     cdef void data_received(self, const char* data, Py_ssize_t size):
         cdef const char* cursor = data
@@ -226,11 +229,10 @@ cdef class HTTP1Client(Upstream):
 
     cdef void broken(self, str error, int status, bint unprocessed):
         cdef HTTP1Exchange exchange = self.exchange
-        cdef Downstream downstream
+        cdef Downstream downstream = exchange.downstream
         self.exchange = None
         self.detach()
         if exchange.response_started:
-            downstream = exchange.downstream
             exchange.finished(error, downstream.transport.reactor.now_ns)
             downstream.response_broken()
             return

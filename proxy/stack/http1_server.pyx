@@ -17,14 +17,11 @@ from proxy.stack.routing cimport ConnectionSet, Refusal, Router
 from proxy.wire cimport fields, http1
 from proxy.wire.http1 cimport MessageReader
 
-import errno as errno_names
+from proxy.io.listen import PEER_IS_GONE
 
 cdef enum:
     MAX_BACKLOG = 65536      # bytes of pipelined requests held while one is answered
     FLUSH_AT = 16384         # a response is gathered up to one TLS record before it is written
-
-# What TCP says of another host that answers no more, or takes nothing (`listen.watch_peer`).
-PEER_IS_GONE = frozenset({errno_names.ETIMEDOUT, errno_names.EHOSTUNREACH})
 
 REASONS = {
     400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 408: b"Request Timeout", 417: b"Expectation Failed",
@@ -243,6 +240,7 @@ cdef class HTTP1Server(Downstream):
             exchange.cancel()
             exchange.is_active = True
         if self.request_begun and exchange.response_started:
+            exchange.cancel()
             self.abort_all()
             return
         if not self.request_begun:
@@ -509,7 +507,8 @@ cdef class HTTP1Server(Downstream):
 
     cdef void leave(self):
         self.connections.discard(self)
-        self.exchange.downstream = NOBODY
+        if self.exchange.upstream is None:
+            self.exchange.downstream = NOBODY
         if self.patience is not None:
             self.patience.stop()
             self.patience.downstream = None

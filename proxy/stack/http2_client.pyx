@@ -2,9 +2,9 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from proxy.io.transport cimport Transport
-from proxy.stack.buffer cimport queue_take, queue_waiting
+from proxy.stack.buffer cimport queue_waiting
 from proxy.stack.endpoint cimport Endpoint
-from proxy.stack.http2_connection cimport CONNECTION_WINDOW, KEEPALIVE_NS
+from proxy.stack.http2_connection cimport CONNECTION_WINDOW, PRESSED_NS
 from proxy.stack.http2_exchange cimport ClientSide, HTTP2Exchange
 from proxy.stack.retry cimport ANSWERED
 from proxy.telemetry cimport classify
@@ -16,11 +16,6 @@ from proxy.wire.field_block cimport FieldBlock
 from proxy.tls.contexts import ALPN_HTTP2
 
 cdef str TULLE_HTTP2 = ALPN_HTTP2
-
-# What a reader may take nothing for when so much is held for readers like it that the connection's window is about to
-# close: then it stands in the way of everybody who calls the same endpoint.
-cdef int64_t PRESSED_NS = 2_000_000_000
-cdef int64_t PRESSED_CHECK_NS = 500_000_000
 
 
 cdef class SessionObserver:
@@ -243,13 +238,17 @@ cdef class HTTP2Client(ClientSide):
         exchange.is_active = False
         exchange.server.break_off(exchange, error_code)
 
-    # Readers that do not read
+    # Who does not read
 
-    cdef void pressed(self):
-        """Look at readers soon, and again until the window is open."""
-        if self.check_ns != PRESSED_CHECK_NS:
-            self.check_ns = PRESSED_CHECK_NS
-            self.reactor.arm(self.keepalive, PRESSED_CHECK_NS)
+    cdef bint takes_nothing(self, HTTP2Exchange exchange):
+        """Of a connection whose window is closed as a whole only the peer knows for whose sake; one of ours finds out,
+        and resets those. Any other closes it for all its streams."""
+        return exchange.client_open and self.transport is not None and (
+            ng.nghttp2_session_get_stream_remote_window_size(self.session, exchange.client_id) <= 0
+            or not self.peer_is_tulle and (
+                self.transport.is_congested() or ng.nghttp2_session_get_remote_window_size(self.session) <= 0
+            )
+        )
 
     cdef void check_alive(self):
         cdef HTTP2Exchange exchange
@@ -258,8 +257,6 @@ cdef class HTTP2Client(ClientSide):
                 exchange = <HTTP2Exchange>item
                 if exchange.client is self and exchange.is_in_the_way(self.reactor.now_ns, PRESSED_NS):
                     exchange.server.give_up_reader(exchange)
-        else:
-            self.check_ns = KEEPALIVE_NS
         ClientSide.check_alive(self)
 
     # The end
@@ -325,7 +322,7 @@ cdef ssize_t read_request(
         if exchange.client is not self or exchange.client_id != stream_id or not exchange.client_open:
             exchange.request_waits = True
             return ng.NGHTTP2_ERR_DEFERRED  # abandoned: its reset is on the way
-        count = fresh = queue_take(&exchange.request_body, <char*>into, size)
+        count = fresh = exchange.request_take(<char*>into, size, self.reactor.now_ns)
         if count > 0:
             if exchange.request_body.keeps:
                 fresh = exchange.request_body.start - exchange.request_taken

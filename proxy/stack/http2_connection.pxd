@@ -13,6 +13,7 @@ cdef enum:
     CONNECTION_WINDOW = 4194304  # larger than MAX_HELD: what is in flight when the window closes
 
 cdef int64_t KEEPALIVE_NS
+cdef int64_t PRESSED_NS
 
 
 cdef class ConnectionProtocol(Protocol):
@@ -39,6 +40,7 @@ cdef class HTTP2Connection(Session):
     cdef Py_ssize_t unsent           # bytes that waited for the peer when it was looked at last
     cdef bint awaits_pong
     cdef bint reads_always           # also while its own writes are held up
+    cdef bint is_watched             # looked at often, since its window is about to close
     cdef Py_ssize_t held             # bytes of bodies that were not handed on yet
     cdef Py_ssize_t withheld         # of them, those the connection's window was not given back for
     cdef void adopt(self, Transport transport)
@@ -51,7 +53,7 @@ cdef class HTTP2Connection(Session):
     cdef void resume(self, int32_t stream_id)
     cdef int hold(self, Py_ssize_t size) except -1
     cdef bint is_pressed(self)
-    cdef void pressed(self)          # the connection's window is about to close
+    cdef void pressed(self)
     cdef void handed_on(self, int32_t stream_id, Py_ssize_t size)
     cdef void let_go(self, Py_ssize_t size)
     cdef void reset_stream(self, int32_t stream_id, uint32_t error_code)

@@ -17,6 +17,7 @@ from proxy.wire cimport nghttp2 as ng
 from proxy.wire.field_block cimport FieldBlock
 from proxy.wire.http2 cimport Session
 
+from proxy.io.listen import PEER_IS_GONE
 from proxy.wire.http2 import HTTP2Error
 
 cdef enum:
@@ -24,6 +25,11 @@ cdef enum:
 
 # A peer with open streams that was silent for this long is asked for a sign of life, and given as long again.
 cdef int64_t KEEPALIVE_NS = 10_000_000_000
+
+# What the receiver of a body may take nothing for when so much is held for receivers like it that the connection's
+# window is about to close: then it stands in the way of everybody on the same connection.
+cdef int64_t PRESSED_NS = 2_000_000_000
+cdef int64_t PRESSED_CHECK_NS = 500_000_000
 
 cdef char GATHER[GATHERED]
 
@@ -53,7 +59,7 @@ cdef class ConnectionProtocol(Protocol):
             connection.dial_failed(reason)
             return
         connection.transport = None
-        connection.leave("i/o")
+        connection.leave("peer timeout" if reason is not None and reason.errno in PEER_IS_GONE else "i/o")
 
     cdef void crashed(self):
         cdef HTTP2Connection connection = self.connection
@@ -129,7 +135,10 @@ cdef class HTTP2Connection(Session):
         return self.withheld > CONNECTION_WINDOW // 2
 
     cdef void pressed(self):
-        pass
+        """Look soon at who takes nothing, and again until the window is open."""
+        if not self.is_watched:
+            self.is_watched = True
+            self.reactor.arm(self.keepalive, PRESSED_CHECK_NS)
 
     cdef void handed_on(self, int32_t stream_id, Py_ssize_t size):
         """Held bytes of a stream have left: its peer may send as many more."""
@@ -211,6 +220,7 @@ cdef class HTTP2Connection(Session):
         cdef int64_t silent_ns
         if self.transport is None:
             return
+        self.is_watched = self.is_pressed()
         unsent = self.transport.out.size
         if not self.streams and unsent == 0:
             return
@@ -225,7 +235,7 @@ cdef class HTTP2Connection(Session):
             self.awaits_pong = True
             ng.nghttp2_submit_ping(self.session, ng.NGHTTP2_FLAG_NONE, NULL)
             self.touch()
-        self.reactor.arm(self.keepalive, self.check_ns)
+        self.reactor.arm(self.keepalive, PRESSED_CHECK_NS if self.is_watched else self.check_ns)
 
     # The end
 

@@ -25,6 +25,7 @@ cdef class ServerSide(HTTP2Connection):
 cdef class ClientSide(HTTP2Connection):
     cdef void begin(self, HTTP2Exchange exchange)
     cdef void abandon_stream(self, HTTP2Exchange exchange, uint32_t error_code)
+    cdef bint takes_nothing(self, HTTP2Exchange exchange)                               # whether its application does
 
 
 cdef class HTTP2Exchange(Exchange):
@@ -44,8 +45,14 @@ cdef class HTTP2Exchange(Exchange):
     cdef bint response_sent          # has left whole
     cdef int64_t moved_ns            # when the response last moved on, or began to wait for its reader
     cdef Py_ssize_t moved            # bytes that have left since
+    cdef int64_t request_moved_ns    # the same of the request
+    cdef Py_ssize_t request_moved
     cdef uint32_t reset_code         # with which the client of this proxy left
     cdef void request_ready(self)
+    cdef int request_put(self, const char* data, Py_ssize_t size, int64_t now_ns) except -1
+    cdef Py_ssize_t request_take(self, char* into, Py_ssize_t size, int64_t now_ns)
+    cdef bint upload_is_in_the_way(self, int64_t now_ns, int64_t bound_ns)
+    cdef void give_up_upload(self, int64_t now_ns)
     cdef int response_put(self, const char* data, Py_ssize_t size, int64_t now_ns) except -1
     cdef Py_ssize_t response_take(self, char* into, Py_ssize_t size, int64_t now_ns)
     cdef bint is_stalled(self, int64_t now_ns, int64_t bound_ns)

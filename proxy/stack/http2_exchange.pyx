@@ -4,10 +4,12 @@ from libc.stdint cimport int64_t, uint32_t
 
 from proxy.stack.buffer cimport queue_drop, queue_put, queue_rewind, queue_take, queue_waiting
 from proxy.stack.exchange cimport Exchange
-from proxy.stack.http2_connection cimport HTTP2Connection
+from proxy.stack.http2_connection cimport PRESSED_NS, HTTP2Connection
 from proxy.wire cimport nghttp2 as ng
 from proxy.wire.field_block cimport FieldBlock
 from proxy.wire.http2 cimport CANCEL, ENHANCE_YOUR_CALM, NO_ERROR
+
+cdef str UPLOAD_STALLED = "upload stalled"
 
 cdef enum:
     PROGRESS = 4096    # bytes that a reader must take to be seen as reading: one byte now and then is a way to hold on
@@ -37,7 +39,7 @@ cdef class ServerSide(HTTP2Connection):
     cdef void refuse_stream(self, HTTP2Exchange exchange, int status, str error):
         pass
 
-    # Readers that do not read
+    # Readers that do not read, and applications that do not
 
     cdef bint takes_nothing(self, HTTP2Exchange exchange):
         return exchange.server_open and self.transport is not None and (
@@ -61,6 +63,11 @@ cdef class ServerSide(HTTP2Connection):
                 exchange = <HTTP2Exchange>item
                 if exchange.is_stalled(self.reactor.now_ns, self.stall_ns):
                     self.give_up_reader(exchange)
+        if self.is_pressed():
+            for item in list(self.streams.values()):
+                exchange = <HTTP2Exchange>item
+                if exchange.upload_is_in_the_way(self.reactor.now_ns, PRESSED_NS):
+                    exchange.give_up_upload(self.reactor.now_ns)
         HTTP2Connection.check_alive(self)
 
 
@@ -72,6 +79,9 @@ cdef class ClientSide(HTTP2Connection):
 
     cdef void abandon_stream(self, HTTP2Exchange exchange, uint32_t error_code):
         pass
+
+    cdef bint takes_nothing(self, HTTP2Exchange exchange):
+        return False
 
 
 cdef class HTTP2Exchange(Exchange):
@@ -110,6 +120,45 @@ cdef class HTTP2Exchange(Exchange):
             self.client_open = False
             client.abandon_stream(self, self.reset_code if self.reset_code != NO_ERROR else CANCEL)
         self.drop_response()
+
+    cdef int request_put(self, const char* data, Py_ssize_t size, int64_t now_ns) except -1:
+        """A piece of the request's body came in."""
+        if queue_waiting(&self.request_body) == 0:
+            self.request_moved_ns = now_ns
+            self.request_moved = 0
+        return queue_put(&self.request_body, data, size)
+
+    cdef Py_ssize_t request_take(self, char* into, Py_ssize_t size, int64_t now_ns):
+        """Move up to `size` bytes of it on to its application."""
+        cdef Py_ssize_t count = queue_take(&self.request_body, into, size)
+        self.request_moved += count
+        if self.request_moved >= PROGRESS:
+            self.request_moved_ns = now_ns
+            self.request_moved = 0
+        return count
+
+    cdef bint upload_is_in_the_way(self, int64_t now_ns, int64_t bound_ns):
+        """Whether something of the request waits, and its application has taken nearly nothing for so long. A request
+        that waits for an endpoint has limits of its own."""
+        return self.client_open and queue_waiting(&self.request_body) > 0 and \
+            now_ns - self.request_moved_ns >= bound_ns and self.client.takes_nothing(self)
+
+    cdef void give_up_upload(self, int64_t now_ns):
+        """Take no more of the request: its client is answered, or sees its response end."""
+        if self.response_complete:
+            self.client_open = False
+            self.client.abandon_stream(self, CANCEL)
+            self.server.client_closed(self)
+            return
+        self.abandon()
+        self.finished(UPLOAD_STALLED, now_ns)
+        if self.response_started:
+            self.is_active = False
+            self.server.broken_off(self.status, UPLOAD_STALLED)
+            self.server.break_off(self, CANCEL)
+        else:
+            self.rewind()
+            self.server.refuse_stream(self, 504, UPLOAD_STALLED)
 
     cdef int response_put(self, const char* data, Py_ssize_t size, int64_t now_ns) except -1:
         """A piece of the response's body came in."""

@@ -5,7 +5,7 @@ from libc.string cimport memcmp, strlen
 
 from proxy.io.reactor cimport Timer
 from proxy.io.transport cimport Transport
-from proxy.stack.buffer cimport queue_put, queue_waiting
+from proxy.stack.buffer cimport queue_waiting
 from proxy.stack.exchange cimport MAX_REPLAY
 from proxy.stack.http2_connection cimport CONNECTION_WINDOW, ConnectionProtocol
 from proxy.stack.http2_exchange cimport HTTP2Exchange, ServerSide
@@ -181,7 +181,7 @@ cdef class HTTP2Server(ServerSide):
         exchange.request_frame(size)
         if exchange.care is not None:
             exchange.care.deadlines.moved(self.reactor.now_ns)
-        queue_put(&exchange.request_body, data, size)
+        exchange.request_put(data, size, self.reactor.now_ns)
         if exchange.request_body.keeps and exchange.request_body.size > MAX_REPLAY and \
                 exchange.request_body.start >= exchange.request_taken:
             exchange.request_body.keeps = False

@@ -76,12 +76,15 @@ class Registry:
 
     def event(self, family: str, labels: Labels) -> None:
         """Count one rare event; raises KeyError for a family that is not in the table."""
+        self.event_series(family, labels).add(self._clock())
+
+    def event_series(self, family: str, labels: Labels) -> EventSeries:
+        """What such events are counted in, for who meets them often; to be asked for again once it was dropped."""
         EVENT_HELP[family]
         table = self.events.get(family)
         if table is None:
             table = self.events[family] = CounterTable(EventSeries, MAX_EVENTS)
-        series: Any = table.get(labels)
-        series.add(self._clock())
+        return cast(EventSeries, table.get(labels))
 
     def control_series(self, address: str, identity: str) -> RequestSeries:
         """What calls of one service of the control plane count as, for good. `identity` is what it must prove; none is

@@ -34,6 +34,7 @@ ERRORS = {
     "refused": "REFUSED",
     "goaway": "GO_AWAY",
     "i/o": "IO",
+    "peer timeout": "IO",
     "connection closed": "IO",
     "connection closed mid-response": "IO",
     "connection closed before response": "IO",

@@ -38,6 +38,8 @@ cdef class Session:
     cdef int64_t now_ns              # set by whoever feeds; the session has no clock
     cdef Allowance resets, control_frames
     cdef bint is_server
+    cdef bint in_settings            # a SETTINGS frame has begun
+    cdef size_t queued               # frames that waited to be sent just before it was heeded
     cdef int32_t highest_stream      # that the peer has opened
     cdef list skipped                # ranges of numbers below it that the peer left out
     cdef int32_t[RECENT] own_resets  # streams we reset last, whose frames may still be on the way
@@ -51,6 +53,7 @@ cdef class Session:
     cdef int calm_down(self, str abuse) except -1
     cdef bint is_over(self)
     cdef int headers_on_closed(self, int32_t stream_id) except -1
+    cdef int settings_heeded(self) except -1
     cdef int oversized(self) except -1
 
     # Hooks: what the peer did.

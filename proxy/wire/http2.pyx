@@ -121,6 +121,8 @@ cdef class Session:
             raise HTTP2Error("the session has failed")
         if self.abuse is not None:
             return 0  # told to go: whatever it still says has cost enough
+        if self.in_settings:
+            self.queued = ng.nghttp2_session_get_outbound_queue_size(self.session)
         count = ng.nghttp2_session_mem_recv(self.session, <const uint8_t*>data, size)
         if self.failure is not None:
             self.failed = True
@@ -189,6 +191,14 @@ cdef class Session:
             ng.nghttp2_submit_rst_stream(self.session, ng.NGHTTP2_FLAG_NONE, stream_id, STREAM_CLOSED)
         )
 
+    cdef int settings_heeded(self) except -1:
+        """RFC 9113 section 6.9.2: a SETTINGS_INITIAL_WINDOW_SIZE that makes any window too large is an error of the
+        connection. libnghttp2 resets the streams instead, so that more than an acknowledgement waits to be sent."""
+        self.in_settings = False
+        if ng.nghttp2_session_get_outbound_queue_size(self.session) > self.queued + 1:
+            return self.check(ng.nghttp2_session_terminate_session(self.session, FLOW_CONTROL_ERROR))
+        return 0
+
     cdef int section_began(self, int32_t stream_id) except -1:
         return 0
 
@@ -225,6 +235,9 @@ cdef int on_begin_frame(ng.nghttp2_session* session, const ng.nghttp2_frame_hd* 
     cdef Session self = <Session>user_data
     cdef int32_t stream_id = hd.stream_id
     try:
+        if hd.type == ng.NGHTTP2_SETTINGS:
+            self.in_settings = True
+            self.queued = ng.nghttp2_session_get_outbound_queue_size(session)
         if not self.is_server or not stream_id & 1 or hd.type != ng.NGHTTP2_HEADERS:
             return 0
         if stream_id > self.highest_stream:
@@ -286,8 +299,11 @@ cdef int on_frame(ng.nghttp2_session* _, const ng.nghttp2_frame* frame, void* us
                 frame.goaway.last_stream_id, frame.goaway.error_code,
                 PyBytes_FromStringAndSize(<const char*>frame.goaway.opaque_data, frame.goaway.opaque_data_len),
             )
-        elif frame.hd.type == ng.NGHTTP2_SETTINGS or frame.hd.type == ng.NGHTTP2_PRIORITY:
+        elif frame.hd.type == ng.NGHTTP2_SETTINGS:
+            self.settings_heeded()
             is_control = not frame.hd.flags & ng.NGHTTP2_FLAG_ACK
+        elif frame.hd.type == ng.NGHTTP2_PRIORITY:
+            is_control = True
         if is_control and not self.control_frames.spend(self.now_ns):
             self.calm_down("control frame flood")
     except BaseException as error:

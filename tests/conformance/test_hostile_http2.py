@@ -365,6 +365,10 @@ def test_a_caller_that_reads_nothing_of_what_it_asked_for(
 OVERFLOWS: Final[dict[str, bytes]] = {
     "the connection's window beyond 2^31": frames.window_update(0, 0x7FFF_FFFF),
     "a setting beyond 2^31": frames.settings((Setting.INITIAL_WINDOW_SIZE, 0x8000_0000)),
+    "a stream's window beyond 2^31 by a setting": (
+        headers(1, POST, end=False) + frames.window_update(1, 0x7FFF_0000)
+        + frames.settings((Setting.INITIAL_WINDOW_SIZE, 0x1_0000))
+    ),
 }
 
 

@@ -141,9 +141,9 @@ def is_same(sent: Request, got: Request) -> bool:
 
 
 def judge(passage: Passage, data: bytes, *, damaged: bool, earlier: list[Request]) -> int:
-    """One case; how many requests were forwarded as whole. `earlier` is what the case before may have sent, and is
-    replaced: a connection that was ended for a fault takes its requests along, but one that is between two proxies by
-    then still arrives, cancelled."""
+    """One case; how many requests were forwarded as whole. `earlier` is what the case before sent that has not arrived,
+    and is replaced: a connection that was ended for a fault takes its requests along, but one that is on its way by
+    then still arrives, cancelled, and once."""
     data += frames.ping(MARK)
     read = sections.read(data)
     seen, got = exchange(passage, data, read)
@@ -154,7 +154,9 @@ def judge(passage: Passage, data: bytes, *, damaged: bool, earlier: list[Request
         if not each.is_whole:
             continue
         match = [one for one in left if is_same(one, each)]
-        if not match and each.is_reset and any(is_same(one, each) for one in earlier):
+        late = [one for one in earlier if is_same(one, each)] if each.is_reset and not match else []
+        if late:
+            earlier.remove(late[0])
             continue
         assert match, f"forwarded as whole, but nobody sent this: {each}\n{say}"
         assert sorted(match[0].trailers) == sorted(each.trailers), say
@@ -163,7 +165,7 @@ def judge(passage: Passage, data: bytes, *, damaged: bool, earlier: list[Request
         if each.is_whole and each.fault and not each.is_reset:
             refused = seen.goaway or seen.resets.get(stream) or seen.statuses.get(stream, 0) >= 400
             assert refused, f"malformed ({each.fault}), but nothing says so: stream {stream}\n{say}"
-    earlier[:] = may
+    earlier[:] = left
     if not damaged:
         assert not left, f"not forwarded: {left}\n{say}"
         assert seen.goaway is None and set(seen.statuses.values()) == {200}, say

@@ -87,6 +87,10 @@ CONNECTION: Final[dict[str, tuple[Code, Fault]]] = {
     "6.9.1 the connection's window beyond 2^31": (
         Code.FLOW_CONTROL_ERROR, lambda _: frames.window_update(0, 0x7FFF_FFFF),
     ),
+    "6.9.2 a stream's window beyond 2^31 by a setting": (
+        Code.FLOW_CONTROL_ERROR,
+        lambda s: frames.window_update(s, 0x7FFF_0000) + settings((Setting.INITIAL_WINDOW_SIZE, 0x1_0000)),
+    ),
     "6.10 CONTINUATION of nothing": (Code.PROTOCOL_ERROR, lambda s: frames.continuation(s, OK)),
 }  # fmt: skip
 

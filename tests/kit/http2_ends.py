@@ -5,6 +5,7 @@ asking. Does I/O.
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 from h2.config import H2Configuration
@@ -23,8 +24,11 @@ BODY: Final = b"x" * 100
 class Origin:
     """An application that reads each request to its end and answers it with a body; keeps to every rule `h2` knows."""
 
-    def __init__(self, pod: Pod, port: int, body: bytes = BODY) -> None:
+    def __init__(
+        self, pod: Pod, port: int, body: bytes = BODY, answering: "Callable[[bytes], Answering] | None" = None
+    ) -> None:
         self.body = body
+        self.answering = answering or Answering
         self.faults: list[str] = []
         """What it was sent against the rules."""
         self.listener = pod.listen(port)
@@ -54,7 +58,7 @@ class Origin:
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
-            answering = Answering(self.body)
+            answering = self.answering(self.body)
             connection.sendall(answering.take())
             while data := connection.recv(262_144):
                 answering.receive(data)

@@ -53,7 +53,7 @@ def build(name: str, flags: list[str], only: str = "proxy.") -> Path:
         [sys.executable, "-c", COMPILE, str(folder), str(ROOT), json.dumps(described)],
         cwd=folder, env=environment(flags), check=True, timeout=SECONDS,
     )  # fmt: skip
-    return _laid(folder)
+    return _laid(folder, [each["name"] for each in described])
 
 
 def environment(flags: list[str]) -> dict[str, str]:
@@ -62,8 +62,10 @@ def environment(flags: list[str]) -> dict[str, str]:
     return {**os.environ, "CFLAGS": " ".join(flags), "LDFLAGS": " ".join(linked)}
 
 
-def _laid(folder: Path) -> Path:
-    """The tree: the sources as they are now, the compiled modules beside them."""
+def _laid(folder: Path, names: list[str]) -> Path:
+    """The tree: the sources as they are now, the compiled modules beside them. What an earlier build of more modules
+    has left may be older than what it has to fit.
+    """
     tree = folder / "tree"
     kept = tree / "build"
     shutil.rmtree(folder / "kept", ignore_errors=True)
@@ -77,7 +79,10 @@ def _laid(folder: Path) -> Path:
             ignore=shutil.ignore_patterns("__pycache__", "*.html"),
         )  # fmt: skip
     shutil.copy2(ROOT / "pyproject.toml", tree)
-    shutil.copytree(folder / "lib" / "proxy", tree / "proxy", dirs_exist_ok=True)
+    for name in names:
+        module = Path(*name.split("."))
+        for built in (folder / "lib").glob(f"{module}.*.so"):
+            shutil.copy2(built, tree / module.parent)
     if (folder / "kept").exists():
         (folder / "kept").rename(kept)  # shims, which are known by what they are made of
     return tree

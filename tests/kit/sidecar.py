@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.api import labels
 from tests.kit.netns import Namespace
+from tests.kit.waiting import slowness
 
 ROOT: Final = Path(__file__).parent.parent.parent
 READY_SECONDS: Final = 20.0
@@ -68,7 +69,7 @@ class Proxy:
 
     def wait_ready(self) -> None:
         """Until /ready says so; raises Failed with the log when it does not."""
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + READY_SECONDS * slowness()
         while time.monotonic() < deadline:
             if self.process is None or self.process.poll() is not None:
                 break

@@ -134,8 +134,8 @@ def test_readers_that_do_not_read(castle: Pod, inbound: Side) -> None:
         return "cut" if all(fell(peer) for peer in peers) else "whole"
 
     # The allocator keeps what fifty full queues needed once; more attacks need no more.
-    good = steady(inbound.attacker, inbound.ports[PORT])
-    withstand(castle.proxy, good, lambda: attack(inbound), ending={"cut"}, cause=None, growth=32 << 20, kept=32 << 20)
+    inbound.attack(attack, "cut", "peer timeout", "tcp", growth=32 << 20, kept=32 << 20)
+    assert castle.proxy.metric("tcp_close_total", errno="ETIMEDOUT", **there) >= MANY
 
 
 def fell(peer: Peer) -> bool:

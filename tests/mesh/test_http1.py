@@ -324,6 +324,19 @@ def test_a_caller_that_leaves_takes_its_request_along(line: Line, client: Pod) -
         raise AssertionError("the cancelled request was not counted")
 
 
+def test_a_request_that_goes_wrong_while_it_is_answered(line: Line) -> None:
+    """Its caller is cut off, and what its application still says then has no reader."""
+    caller = line.open()
+    caller.send("POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    app = line.accept()
+    app.until(b"hello\r\n")
+    app.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nworld\r\n")
+    caller.until(b"world\r\n")
+    caller.send("no size\r\n")
+    assert caller.is_ended()
+    assert app.is_ended()
+
+
 def test_a_caller_that_has_said_all_is_still_answered(line: Line) -> None:
     caller = line.open()
     caller.send("GET / HTTP/1.1\r\nHost: web\r\n\r\n")

@@ -1,0 +1,26 @@
+# Calls of a socket as transports want them: made once more when a signal came between, and the error that waits.
+from proxy.io cimport posix
+
+
+cdef inline ssize_t receive(int fd, char* into, size_t size, int flags) noexcept nogil:
+    cdef ssize_t count
+    while True:
+        count = posix.recv(fd, into, size, flags)
+        if count >= 0 or posix.errno != posix.EINTR:
+            return count
+
+
+cdef inline ssize_t send(int fd, const char* data, size_t size, int flags) noexcept nogil:
+    cdef ssize_t count
+    while True:
+        count = posix.send(fd, data, size, flags | posix.MSG_NOSIGNAL)
+        if count >= 0 or posix.errno != posix.EINTR:
+            return count
+
+
+cdef inline int pending_error(int fd) noexcept nogil:
+    """What has gone wrong with it, said once; 0 for nothing."""
+    cdef int code = 0
+    cdef posix.socklen_t size = sizeof(code)
+    posix.getsockopt(fd, posix.SOL_SOCKET, posix.SO_ERROR, &code, &size)
+    return code
