@@ -171,6 +171,7 @@ class Root:
             "ansible_remote_tmp": "/tmp/.ansible",
             "ansible_async_dir": "/tmp/.ansible_async",
             "ansible_pipelining": True,
+            "ansible_become": False,
         }
 
 
