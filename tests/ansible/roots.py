@@ -46,8 +46,8 @@ if test -e proc/sys/net/netfilter/nf_conntrack_max; then
     chmod 644 "$base/sys/conntrack"
     mount --bind "$base/sys/conntrack" proc/sys/net/netfilter/nf_conntrack_max
 fi
-echo ready
-exec chroot . sh -c 'while :; do sleep 3600 & wait $!; done'
+# Ready only inside: whoever came earlier would be on this machine's own root.
+exec chroot . sh -c 'echo ready; while :; do sleep 3600 & wait $!; done'
 """
 """Run in new namespaces: puts the root together, then stays in it, taking up the orphans as an init does."""
 
