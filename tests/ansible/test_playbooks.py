@@ -30,7 +30,9 @@ def test_every_playbook_reads() -> None:
         ("node_pod_networks", {"a": 1}, "cannot be converted to a list"),
     ],
 )
-def test_a_bad_setting_is_refused_before_anything_is_done(name: str, value: object, reason: str, tmp_path: Path) -> None:
+def test_a_bad_setting_is_refused_before_anything_is_done(
+    name: str, value: object, reason: str, tmp_path: Path
+) -> None:
     done = playbook("site.yml", "-e", json.dumps({name: value}), TULLE_STATE=str(tmp_path), TULLE_CACHE=str(tmp_path))
     assert done.returncode != 0
     assert name in message(done)
