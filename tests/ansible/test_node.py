@@ -5,6 +5,7 @@ Two machines of one inventory: what is wrong with one stops that one alone.
 
 import datetime
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from components.nodes.judging import NodesError, judge
 from components.requirements import node_requirements
 from tests.ansible.roots import Root, Run, converge, may_make_roots, prove, root, roots, run
 from tests.iac.kit import arguments
+from tests.kit import debian
 
 pytestmark = pytest.mark.skipif(bool(may_make_roots()), reason=may_make_roots() or "runs")
 
@@ -198,6 +200,21 @@ def test_openings_in_nftables_survive_a_boot_and_go_again() -> None:
         before = machine.run("nft -s list ruleset").stdout
         machine.run("nft flush ruleset; nft -f /etc/nftables.conf")
         assert machine.run("nft -s list ruleset").stdout == before
+
+
+def test_openings_in_ufw_go_again() -> None:
+    with root("guarded") as machine:
+        machine.run(LOW)
+        archive = debian.package("ufw").read_bytes()
+        subprocess.run(machine.command("sh", "-c", "cat >/tmp/ufw.deb"), input=archive, check=True, timeout=60)
+        machine.run("DEBIAN_FRONTEND=noninteractive dpkg -i /tmp/ufw.deb && ufw --force enable")
+        settings = {"node_pod_networks": ["10.86.0.0/16", "fd00:1::/64"]}
+        prove(machine, "node", settings)
+        opened = converge([machine], "node", settings)
+        assert opened.returncode == 0, opened.text
+        rules = machine.run("iptables -S ufw-user-forward; ip6tables -S ufw6-user-forward").stdout
+        assert "-A ufw-user-forward -s 10.86.0.0/16 -d 10.86.0.0/16 -p tcp -j ACCEPT" in rules
+        assert "-A ufw6-user-forward -s fd00:1::/64 -d fd00:1::/64 -p tcp -j ACCEPT" in rules
 
 
 def test_verify_reports_all_of_them_and_the_stack_reads_it(pair: tuple[Root, Root], tmp_path: Path) -> None:
