@@ -77,7 +77,7 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
     }
     _check_agreement(settings)
     if given["nodes.required"] and not settings["nodes"]["report"]:
-        wanted = "the report of the playbook `verify`, because nodes.required is true"
+        wanted = "the report of the playbook `verify`, as long as nodes.required is true"
         raise SettingsError("nodes.report", "", wanted)
     return settings
 

@@ -26,7 +26,8 @@ def way_out(stack: str, path: str) -> str:
     """How a report comes to be."""
     return (
         f"Verify the nodes: ansible-playbook -i INVENTORY ansible/playbooks/verify.yml -e mesh_stack={stack} "
-        f"-e mesh_report=$PWD/{path or 'build/nodes-report.json'}, where INVENTORY has them in a group `nodes`."
+        f"-e mesh_report=$PWD/{path or 'build/nodes-report.json'}, where INVENTORY has them in a group `nodes`. "
+        "Nodes that nobody may log in to cannot be verified: -c nodes.required=false -c nodes.report= goes without."
     )
 
 

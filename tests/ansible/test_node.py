@@ -71,7 +71,8 @@ def refused_alone(done: Run, *words: str) -> None:
     assert done.failed == {"bad"}, done.text
     for word in (*words, "Why it matters:", "What to do:"):
         assert word in done.text, (word, done.text)
-    assert done.text.count("is not fit for the mesh") == 1
+    assert done.text.count("fatal: [") == 1
+    assert done.text.count('"msg": "bad is not fit for the mesh, and was not touched: ') == 1
 
 
 def test_it_converges_changes_nothing_twice_and_goes_without_a_trace() -> None:
@@ -97,6 +98,19 @@ def test_an_unknown_distribution_stops_that_machine_alone_and_check_mode_says_th
     assert "net.ipv4.ip_forward = 1" in good.read("/etc/sysctl.d/90-tulle.conf")
     again = run([good], "site.yml")
     assert again.changed["good"] == 0, again.text
+
+
+def test_what_fails_while_machines_are_changed_stops_the_next_wave(pair: tuple[Root, Root]) -> None:
+    good, bad = pair
+    before = good.state()
+    # Nothing that a look could tell: the report is the last thing that is written.
+    settings = {"node_report": "{{ '/proc/nowhere/report.json' if inventory_hostname == 'bad' else '' }}"}
+    done = run((bad, good), "site.yml", settings)
+    assert done.failed == {"bad"}, done.text
+    assert good.state() == before
+    done = run((bad, good), "site.yml", {**settings, "mesh_max_fail_percentage": 100})
+    assert done.failed == {"bad"}
+    assert done.changed["good"] > 0
 
 
 def test_rules_in_both_backends(pair: tuple[Root, Root]) -> None:
