@@ -89,8 +89,9 @@ iac-check: setup ## the stack alone: lint, types, layers, schema, mocks, policie
 LONG_PLAYS := tests/ansible/test_cluster.py tests/ansible/test_registry.py tests/ansible/test_containerfile.py
 
 ansible-test: setup ## the collection alone: lint, syntax, refusals, and roles on copy-on-write machines of their own
-	@$(BIN)/python -m tests.check yamllint ansible-lint
-	@$(BIN)/python -m pytest -q $(filter-out $(LONG_PLAYS),$(wildcard tests/ansible/test_*.py))
+	@$(BIN)/python -m tests.check yamllint ansible-lint & lint=$$!; \
+	$(BIN)/python -m pytest -q $(filter-out $(LONG_PLAYS),$(wildcard tests/ansible/test_*.py)); tests=$$?; \
+	wait $$lint && exit $$tests
 
 test: setup ## everything: check, unit, wire, mesh, iac, ansible, and end to end on a real cluster as root
 	@$(BIN)/python -m tests.run
