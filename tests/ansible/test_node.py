@@ -98,6 +98,9 @@ def test_an_unknown_distribution_stops_that_machine_alone_and_check_mode_says_th
     assert "net.ipv4.ip_forward = 1" in good.read("/etc/sysctl.d/90-tulle.conf")
     again = run([good], "site.yml")
     assert again.changed["good"] == 0, again.text
+    undone = run([good], "reset.yml")
+    assert undone.returncode == 0, undone.text
+    assert good.state() == before[0]
 
 
 def test_what_fails_while_machines_are_changed_stops_the_next_wave(pair: tuple[Root, Root]) -> None:
