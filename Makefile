@@ -22,7 +22,7 @@ SETTINGS := ansible/roles/cluster/defaults/main.yml
 SOURCES := $(shell find proxy -name '*.pyx' -o -name '*.pxd' 2>/dev/null) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages up cluster images pushed deploy proof down test check iac-check fuzz sanitize bench soak push lock proto clean
+.PHONY: help setup packages up cluster images pushed deploy proof down test check iac-check ansible-test fuzz sanitize bench soak push lock proto clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -84,6 +84,14 @@ iac-check: setup ## the stack alone: lint, types, layers, schema, mocks, policie
 	@$(BIN)/python -m tests.check ruff mypy import-linter yamllint architecture
 	@command -v pulumi >/dev/null || echo "iac-check: pulumi is not on PATH; the embedded deployer alone is tried"
 	@$(BIN)/python -m pytest -q tests/iac tests/policies
+
+# Left to `make test`: what builds images, or a whole cluster.
+LONG_PLAYS := tests/ansible/test_cluster.py tests/ansible/test_registry.py tests/ansible/test_containerfile.py
+
+ansible-test: setup ## the collection alone: lint, syntax, refusals, and roles on copy-on-write machines of their own
+	@$(BIN)/python -m tests.check yamllint ansible-lint & lint=$$!; \
+	$(BIN)/python -m pytest -q $(filter-out $(LONG_PLAYS),$(wildcard tests/ansible/test_*.py)); tests=$$?; \
+	wait $$lint && exit $$tests
 
 test: setup ## everything: check, unit, wire, mesh, iac, ansible, and end to end on a real cluster as root
 	@$(BIN)/python -m tests.run

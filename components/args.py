@@ -126,6 +126,15 @@ class DemoSettings(TypedDict):
     """Requests per second of its meshed client."""
 
 
+class NodeSettings(TypedDict):
+    """What is known of the nodes."""
+
+    report: str
+    """File of the playbook `verify`; empty asks nobody."""
+    max_age: str
+    """How old it may be."""
+
+
 class MeshSettings(TypedDict):
     """The whole mesh."""
 
@@ -149,6 +158,8 @@ class MeshSettings(TypedDict):
     """The data plane's defaults."""
     telemetry: TelemetrySettings
     """Prometheus."""
+    nodes: NodeSettings
+    """What is known of the nodes."""
     demo: DemoSettings
     """The demo."""
     rendered: bool

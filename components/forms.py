@@ -267,6 +267,9 @@ FORMS: Final[Mapping[str, Form]] = {
     "prometheus.url": Text("an http(s) address, or empty", re.compile(r"(https?://\S+)?")),
     "prometheus.retention": _SPAN,
     "prometheus.scrapeInterval": _SPAN,
+    "nodes.report": Text("the path of a report that the playbook `verify` wrote, or empty"),
+    "nodes.maxAge": Duration(60.0, "a duration like 24h, at least 1m"),
+    "nodes.required": Flag(),
     "demo.enabled": Flag(),
     "demo.rate": Number(range(10_001)),
 }

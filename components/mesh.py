@@ -7,6 +7,7 @@ Prometheus, meshed namespaces, demo.
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import pulumi
 import pulumi.runtime.config as stack_config
@@ -20,6 +21,7 @@ from components.destination.resource import Destination
 from components.identity.resource import Identity
 from components.injector.resource import Injector, MeshedNamespace, adopt_namespace
 from components.keeper.resource import Keeper
+from components.nodes.report import require_fit
 from components.settings import read
 from components.telemetry.resource import Prometheus
 from components.trust.resource import CertificateAuthority
@@ -31,7 +33,9 @@ def read_stack() -> MeshSettings:
     """The settings that the current stack's config means; the one place where config is read."""
     given: Mapping[str, str] = stack_config.CONFIG.get() or json.loads(os.environ.get("PULUMI_CONFIG", "{}"))
     try:
-        return read(given, pulumi.get_stack(), os.environ)
+        found = read(given, pulumi.get_stack(), os.environ)
+        require_fit(found, pulumi.get_stack(), Path())
+        return found
     except DeployError as error:
         raise pulumi.RunError(str(error)) from None
 

@@ -4,6 +4,8 @@ Kernel features carry the names under which the Ansible role `node` tries them, 
 is proven there. Nothing here looks at a node.
 """
 
+import hashlib
+import json
 from typing import Any, Final
 
 from components.args import MeshSettings
@@ -15,13 +17,20 @@ NATIVE_SIDECARS: Final = "1.29"
 POD_CAPABILITIES: Final = ("NET_ADMIN", "NET_RAW")
 """What a pod's init container needs to set the redirection."""
 
+SETTINGS: Final = (
+    ("net.ipv4.ip_forward", 1, "packets between pods of different nodes are forwarded"),
+    ("net.netfilter.nf_conntrack_max", 131072, "a full table drops connections; a request needs three"),
+)
+"""Kernel settings of a node, each with the least it may be; the role `node` raises more of them by habit."""
+
 
 def node_requirements(settings: MeshSettings) -> dict[str, Any]:
     """Kubernetes, kernel features, ports, paths, clock and what each meshed pod costs; plain data for JSON."""
     proxy = settings["proxy"]
-    return {
+    found: dict[str, Any] = {
         "kubernetes": {"minimum": NATIVE_SIDECARS if proxy["sidecar"] == "native" else "", "why": _sidecars(settings)},
         "kernel": kernel(settings),
+        "settings": [{"name": name, "minimum": least, "why": why} for name, least, why in SETTINGS],
         "ports": ports(settings),
         "paths": [],
         "clock": {"maxSkewSeconds": int(SKEW.total_seconds()), "why": "certificates begin this much before their time"},
@@ -34,6 +43,14 @@ def node_requirements(settings: MeshSettings) -> dict[str, Any]:
             "memoryLimit": proxy["memory_limit"],
         },
     }
+    return {**found, "hash": fingerprint(found)}
+
+
+def fingerprint(requirements: dict[str, Any]) -> str:
+    """What a report on nodes was judged by: changes with what is asked of a node, not with what a pod costs."""
+    asked = {name: requirements[name] for name in ("kernel", "settings", "paths", "clock")}
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def kernel(settings: MeshSettings) -> list[dict[str, Any]]:

@@ -71,10 +71,14 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
             "retention": given["prometheus.retention"],
             "scrape_interval": given["prometheus.scrapeInterval"],
         },
+        "nodes": {"report": given["nodes.report"], "max_age": given["nodes.maxAge"]},
         "demo": {"enabled": given["demo.enabled"], "rate": given["demo.rate"]},
         "rendered": raw.get(f"{PROJECT}:{DEPLOYER}") == RENDER,
     }
     _check_agreement(settings)
+    if given["nodes.required"] and not settings["nodes"]["report"]:
+        wanted = "the report of the playbook `verify`, as long as nodes.required is true"
+        raise SettingsError("nodes.report", "", wanted)
     return settings
 
 

@@ -15,8 +15,8 @@ from typing import Final
 from tests.kit.tools import cache_folder
 
 ROOT: Final = Path(__file__).parent.parent
-WARM_MINUTES: Final = 45
-COLD_MINUTES: Final = 70
+WARM_MINUTES: Final = 49
+COLD_MINUTES: Final = 74
 """When the cluster had to be built first."""
 SUITES: Final = (
     "test_architecture.py", "unit", "wire", "fuzz", "iac", "policies", "ansible", "mesh", "conformance", "kube",

@@ -69,6 +69,11 @@ def node_requirements(stack: str, pairs: tuple[str, ...], cwd: Path, output: str
     print_table(["KERNEL FEATURE", "WHY"], [[each["feature"], each["why"]] for each in found["kernel"]])
     click.echo("")
     print_table(
+        ["KERNEL SETTING", "AT LEAST", "WHY"],
+        [[each["name"], each["minimum"], each["why"]] for each in found["settings"]],
+    )
+    click.echo("")
+    print_table(
         ["TCP PORT", "FROM", "TO", "WHY"],
         [[each["port"], each["from"], each["to"], each["why"]] for each in found["ports"]],
     )

@@ -109,3 +109,11 @@ class MeshArgs(TypedDict):
     """How long Prometheus keeps samples. Default: "6h"."""
     prometheus_scrape_interval: NotRequired[str]
     """How often Prometheus asks each proxy. Default: "10s"."""
+    nodes_report: NotRequired[str]
+    """File in which the playbook verify says what it found of the nodes; the stack comes up only if all are fit. Empty
+    for none. Default: "".
+    """
+    nodes_max_age: NotRequired[str]
+    """How old that report may be. Default: "24h"."""
+    nodes_required: NotRequired[bool]
+    """Refuse to come up without a report on nodes. Default: false."""

@@ -13,6 +13,7 @@ from components.deploy.errors import DeployError
 from components.deploy.refs import Target
 from components.forms import FORMS
 from components.mesh import Mesh as Composition
+from components.nodes.report import require_fit
 from components.package.arguments import MeshArgs
 from components.settings import parse
 
@@ -51,7 +52,9 @@ def settings_of(args: MeshArgs) -> MeshSettings:
         f"tulle:{key}": value if isinstance(value, str) else json.dumps(_whole(value)) for key, value in texts.items()
     }
     try:
-        return parse(raw, Target(os.path.expanduser(kubeconfig), context))
+        found = parse(raw, Target(os.path.expanduser(kubeconfig), context))
+        require_fit(found, pulumi.get_stack(), Path())
+        return found
     except DeployError as error:
         raise pulumi.RunError(str(error)) from None
 

@@ -72,7 +72,21 @@ class TestSysctlFloor:
         # A later floor joins what is in the file.
         (kernel / "sys/net/high").write_text("7\n")
         module("sysctl_floor", wanted)
-        assert sysctl_floor.kept(file) == {"net.low": 100, "net.high": 100}
+        assert sysctl_floor.kept(file) == {"net.low": (100, 5), "net.high": (100, 7)}
+        # Somebody has changed one of them since: it stays.
+        (kernel / "sys/net/low").write_text("300\n")
+        undoing = {"file": str(file), "root": str(kernel / "sys"), "state": "absent"}
+        assert module("sysctl_floor", undoing, check=True)["lowered"] == {"net.high": 7}
+        assert module("sysctl_floor", undoing)["changed"] is True
+        assert (kernel / "sys/net/low").read_text() == "300\n"
+        assert (kernel / "sys/net/high").read_text() == "7\n"
+        assert not file.exists()
+        assert module("sysctl_floor", undoing)["changed"] is False
+
+    def test_a_file_of_an_earlier_version_is_read(self, kernel: Path) -> None:
+        file = kernel / "90-test.conf"
+        file.write_text("# Written by Tulle: raised because it was lower, or switched on.\nnet.low = 100\n")
+        assert sysctl_floor.kept(file) == {"net.low": (100, None)}
 
     def test_a_floor_that_is_no_number(self, kernel: Path) -> None:
         wanted = {"floors": {"net.low": "many"}, "file": str(kernel / "x.conf"), "root": str(kernel / "sys")}

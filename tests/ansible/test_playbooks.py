@@ -24,9 +24,15 @@ def test_every_playbook_reads() -> None:
     [
         ("cluster_port_api", "many", "cannot be converted to an int"),
         ("node_load_modules", "perhaps", "not a valid boolean"),
+        ("node_iptables_mixed", "shrug", "must be one of: refuse, accept"),
+        ("node_sysctl_floors", ["net.ipv4.ip_forward"], "cannot be converted to a dict"),
+        ("node_free_ports", ["http"], "cannot be converted to an int"),
+        ("node_pod_networks", {"a": 1}, "cannot be converted to a list"),
     ],
 )
-def test_a_bad_setting_is_refused_before_anything_is_done(name: str, value: str, reason: str, tmp_path: Path) -> None:
+def test_a_bad_setting_is_refused_before_anything_is_done(
+    name: str, value: object, reason: str, tmp_path: Path
+) -> None:
     done = playbook("site.yml", "-e", json.dumps({name: value}), TULLE_STATE=str(tmp_path), TULLE_CACHE=str(tmp_path))
     assert done.returncode != 0
     assert name in message(done)

@@ -25,6 +25,7 @@ import pytest
 import yaml
 
 from tests.ansible.kit import BIN, ROOT, load, may_sandbox, message, module, playbook
+from tests.iac.kit import fit_nodes
 from tests.kit import debian
 from tests.kit.waiting import until
 
@@ -189,7 +190,7 @@ def test_what_is_pushed_is_told_by_digest_and_can_be_pulled(bench: Bench, regist
 
 
 @pytest.mark.parametrize("stack", ["dev", "prod"])
-def test_a_stack_runs_what_was_pushed(bench: Bench, registry: str, stack: str) -> None:
+def test_a_stack_runs_what_was_pushed(bench: Bench, registry: str, stack: str, tmp_path: Path) -> None:
     """The line that `make push` prints, with `render` for `up`: every image is one that the registry gave a digest.
 
     Stack prod refuses proxies that are not pinned by one.
@@ -197,7 +198,8 @@ def test_a_stack_runs_what_was_pushed(bench: Bench, registry: str, stack: str) -
     if not (bench.tree / "build/images-pushed.json").exists():
         bench.play(images_registry=f"{registry}/tulle")
     refs = f"images.refs=@{bench.tree}/build/images-pushed.json"
-    command = [sys.executable, "-m", "components.cli.main", "render", "--stack", stack, "-c", refs]
+    nodes = f"nodes.report={fit_nodes(tmp_path, stack)}"
+    command = [sys.executable, "-m", "components.cli.main", "render", "--stack", stack, "-c", refs, "-c", nodes]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     named = set(re.findall(r"^\s+(?:- )?image: (\S+)$", done.stdout, re.MULTILINE))

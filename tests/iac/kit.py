@@ -1,6 +1,8 @@
 """What the tests of the stack share: a complete config, the program under mocks, and a tiny project to deploy."""
 
 import asyncio
+import datetime
+import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -142,6 +144,21 @@ def run(program: Callable[[], object], preview: bool = False) -> Graph:
     if raised:
         raise raised[0]
     return graph
+
+
+def fit_nodes(folder: Path, stack_name: str = "prod", **overrides: str) -> str:
+    """The path of a report that says that all nodes are fit: without one a stack of production does not come up."""
+    from components.requirements import node_requirements
+
+    found = {
+        "schema": 1,
+        "time": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%dT%H:%M:%SZ}",
+        "requirements": node_requirements(arguments(stack_name, **overrides))["hash"],
+        "nodes": {"node-1": {"ok": True}},
+    }
+    path = folder / "nodes-report.json"
+    path.write_text(json.dumps(found))
+    return str(path)
 
 
 def mesh_graph(stack_name: str = "local", preview: bool = False, **overrides: str) -> Graph:

@@ -17,7 +17,7 @@ from components.deploy.refs import Ref
 from components.forms import IMAGES
 from components.trust import authority
 from proxy.api import labels
-from tests.iac.kit import ROOT
+from tests.iac.kit import ROOT, fit_nodes
 from tests.iac.rest import serving, unguarded
 from tests.iac.test_trust import NOW
 
@@ -32,11 +32,11 @@ def objects(stack: str, *pairs: str) -> list[Manifest]:
     return rendered(stack, (*pairs, f"images.digests={DIGESTS}"), ROOT)[0]
 
 
-def applied(stack: str, folder: Path) -> list[Manifest]:
+def applied(stack: str, folder: Path, **overrides: str) -> list[Manifest]:
     """What the embedded deployer sends for a stack, dynamic resources aside."""
     found = unguarded(folder)
     with serving(folder) as (api, target):
-        deployment = Deployment(found, stack, found.config(stack, {"images.digests": DIGESTS}), target)
+        deployment = Deployment(found, stack, found.config(stack, {"images.digests": DIGESTS, **overrides}), target)
         try:
             deployment.up()
         finally:
@@ -54,7 +54,9 @@ def by_name(manifests: list[Manifest]) -> dict[str, Manifest]:
 
 @pytest.mark.parametrize("stack", ["local", "prod"])
 def test_both_ways_give_the_same_objects_but_for_trust_material(stack: str, tmp_path: Path) -> None:
-    printed, sent = by_name(objects(stack)), by_name(applied(stack, tmp_path))
+    nodes = fit_nodes(tmp_path, stack)
+    printed = by_name(objects(stack, f"nodes.report={nodes}"))
+    sent = by_name(applied(stack, tmp_path, **{"nodes.report": nodes}))
     assert len(printed) > 30
     only_printed, only_sent = set(printed) - set(sent), set(sent) - set(printed)
     assert all("trust-bootstrap" in name for name in only_printed), only_printed

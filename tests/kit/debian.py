@@ -25,18 +25,33 @@ def program(package: str, path: str) -> str:
     return str(folder / path)
 
 
+def package(name: str) -> Path:
+    """A package's archive, for a machine of a test's own to install; raises ToolError."""
+    kept = cache_folder() / "tools" / f"{name}.deb"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as work:
+            _download(name, work).rename(kept)
+    return kept
+
+
 def _unpack(package: str, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as work:
-        if _apt("download", package, work=work) and os.geteuid() == 0:
-            _apt("update", work=work)
-            _apt("download", package, work=work)
-        archive = next(Path(work).glob("*.deb"), None)
-        if archive is None:
-            raise ToolError(f"apt-get does not download {package}")
+        archive = _download(package, work)
         subprocess.run(["dpkg-deb", "--extract", str(archive), f"{work}/new"], check=True, timeout=DOWNLOAD_SECONDS)
         shutil.rmtree(folder, ignore_errors=True)
         Path(work, "new").rename(folder)
+
+
+def _download(package: str, work: str) -> Path:
+    if _apt("download", package, work=work) and os.geteuid() == 0:
+        _apt("update", work=work)
+        _apt("download", package, work=work)
+    archive = next(Path(work).glob("*.deb"), None)
+    if archive is None:
+        raise ToolError(f"apt-get does not download {package}")
+    return archive
 
 
 def _apt(*arguments: str, work: str) -> int:

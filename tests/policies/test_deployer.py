@@ -12,7 +12,7 @@ from components.deploy import guarding, project
 from components.deploy.deployment import Deployment
 from components.deploy.errors import DeployError
 from components.deploy.refs import Target
-from tests.iac.kit import ROOT
+from tests.iac.kit import ROOT, fit_nodes
 from tests.iac.rest import RestApi, serving
 
 DIGESTS = json.dumps(dict.fromkeys(("proxy", "control", "prometheus"), "sha256:" + "0" * 64))
@@ -27,7 +27,7 @@ def deployment(stack: str, target: Target, **overrides: str) -> Deployment:
 @pytest.mark.parametrize("stack", ["local", "dev", "prod"])
 def test_each_stack_of_the_project_keeps_its_policies(stack: str, tmp_path: Path) -> None:
     with serving(tmp_path) as (_, target):
-        made = deployment(stack, target, images_digests=DIGESTS)
+        made = deployment(stack, target, images_digests=DIGESTS, nodes_report=fit_nodes(tmp_path, stack))
         try:
             violations = made.plan().violations
         finally:
@@ -38,7 +38,7 @@ def test_each_stack_of_the_project_keeps_its_policies(stack: str, tmp_path: Path
 
 def test_prod_without_digests_is_refused_before_anything_is_applied(tmp_path: Path) -> None:
     with serving(tmp_path) as (api, target):
-        made = deployment("prod", target)
+        made = deployment("prod", target, nodes_report=fit_nodes(tmp_path))
         try:
             with pytest.raises(DeployError, match=r"breaks \d+ of its policies.*\n.*proxy-image-by-digest.*digests"):
                 made.up()
@@ -57,23 +57,25 @@ def invoke(api: RestApi, target: Target, command: str, *more: str) -> tuple[int,
 
 def test_preview_shows_the_plan_and_the_violations_and_fails(tmp_path: Path) -> None:
     with serving(tmp_path) as (api, target):
-        code, text = invoke(api, target, "preview")
+        nodes = ("-c", f"nodes.report={fit_nodes(tmp_path)}")
+        code, text = invoke(api, target, "preview", *nodes)
         assert code == 1
         assert "+ Deployment tulle/identity" in text
         assert "policy (mandatory) Deployment tulle/identity: proxy-image-by-digest" in text
-        code, text = invoke(api, target, "up", "--yes")
+        code, text = invoke(api, target, "up", "--yes", *nodes)
         assert code == 1
         assert "nothing is applied" in text
-        _, text = invoke(api, target, "preview", "-o", "json")
+        _, text = invoke(api, target, "preview", "-o", "json", *nodes)
         (first, *_) = json.loads(text)["policies"]
         assert set(first) == {"rule", "resource", "value", "remedy", "level"}
 
 
-def test_render_is_guarded_too() -> None:
-    result = CliRunner().invoke(render, ["--stack", "prod"])
+def test_render_is_guarded_too(tmp_path: Path) -> None:
+    nodes = ("-c", f"nodes.report={fit_nodes(tmp_path)}")
+    result = CliRunner().invoke(render, ["--stack", "prod", *nodes])
     assert result.exit_code == 1
     assert "proxy-image-by-digest" in str(result.exception)
-    result = CliRunner().invoke(render, ["--stack", "prod", "-c", f"images.digests={DIGESTS}"])
+    result = CliRunner().invoke(render, ["--stack", "prod", "-c", f"images.digests={DIGESTS}", *nodes])
     assert result.exit_code == 0, result.output
 
 

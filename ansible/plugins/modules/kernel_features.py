@@ -64,6 +64,15 @@ complaints:
   description: For each feature that is missing, what its probe said.
   type: dict
   returned: always
+loadable:
+  description: For each feature that is missing, the modules that this machine has for it and that are not loaded.
+  type: dict
+  returned: always
+unprobed:
+  description: The features that are missing because the program that tries them is.
+  type: list
+  elements: str
+  returned: always
 loaded:
   description: The modules that were loaded in this run.
   type: list
@@ -72,6 +81,7 @@ loaded:
 """
 
 import os
+import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -83,7 +93,9 @@ def missing(module: AnsibleModule) -> dict[str, str]:
     """The features that do not work, each with what its probe said."""
     found = {}
     for probe in module.params["probes"]:
-        if probe["command"]:
+        if lacking := program(probe):
+            found[probe["name"]] = f"{lacking} is not installed"
+        elif probe["command"]:
             command = ["unshare", "--net", "sh", "-ec", probe["command"]]
             code, _, complaint = module.run_command(command, environ_update={"PATH": PATH})
             if code != 0:
@@ -91,6 +103,25 @@ def missing(module: AnsibleModule) -> dict[str, str]:
         elif not os.path.exists(probe["path"]):
             found[probe["name"]] = f"{probe['path']} is not there"
     return found
+
+
+def program(probe: dict[str, str]) -> str:
+    """The program that a probe needs and that is not there; empty if it can be run."""
+    needed = ["unshare", probe["command"].split()[0]] if probe["command"] else []
+    return next((name for name in needed if shutil.which(name, path=PATH) is None), "")
+
+
+def loadable(module: AnsibleModule, names: list[str]) -> list[str]:
+    """Which of some modules this machine has, and has not loaded."""
+    modprobe = shutil.which("modprobe", path=PATH)
+    there = loaded_modules()
+    return [
+        name
+        for name in names
+        if modprobe is not None
+        and name not in there
+        and module.run_command([modprobe, "--dry-run", "--first-time", "--quiet", name])[0] == 0
+    ]
 
 
 def load(module: AnsibleModule, names: list[str]) -> list[str]:
@@ -118,6 +149,7 @@ def persist(path: str, names: list[str]) -> None:
     if os.path.exists(path):
         with open(path, encoding="ascii") as file:
             known = file.read().split()
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "w", encoding="ascii") as file:
         file.write("".join(f"{name}\n" for name in sorted({*known, *names})))
 
@@ -152,8 +184,17 @@ def main() -> None:
         if loaded and module.params["persist"]:
             persist(module.params["persist"], loaded)
         complaints = missing(module)
+    probes = [one for one in module.params["probes"] if one["name"] in complaints]
+    found = {one["name"]: loadable(module, one["modules"]) for one in probes}
     features = {one["name"]: one["name"] not in complaints for one in module.params["probes"]}
-    module.exit_json(changed=bool(loaded), features=features, complaints=complaints, loaded=loaded)
+    module.exit_json(
+        changed=bool(loaded),
+        features=features,
+        complaints=complaints,
+        loadable={name: names for name, names in found.items() if names},
+        unprobed=[one["name"] for one in probes if program(one)],
+        loaded=loaded,
+    )
 
 
 if __name__ == "__main__":
