@@ -42,6 +42,12 @@ class Ledger:
             if self._inventory.entries.get(entry.key) != entry:
                 self._store(self._inventory.with_entry(entry))
 
+    def move(self, old: str, new: str) -> None:
+        """Record one entry under another key: its place in the program is another one, it is not."""
+        with self._lock:
+            entry = replace(self._inventory.entries[old], key=new)
+            self._store(self._inventory.without([old]).with_entry(entry))
+
     def drop(self, keys: Iterable[str]) -> None:
         """Forget entries whose objects are gone."""
         with self._lock:
