@@ -19,6 +19,7 @@ from components.forms import FORMS
 from components.package.arguments import MeshArgs
 from components.package.host import COMPONENTS, NAME
 from components.package.mesh import ELSEWHERE, Mesh, argument_of, settings_of
+from components.package.parts import CertificateAuthority, ControlPlane, Prometheus
 from components.package.workload import MeshedWorkload, MeshedWorkloadArgs
 from components.workload import ControlWorkload
 from proxy.api import labels
@@ -101,6 +102,46 @@ def test_the_mesh_of_the_package_is_the_mesh_of_the_stack() -> None:
     mine = shape(run(lambda: Mesh("tulle", {**CONTEXT, "replicas": 2})))
     theirs = shape(run(lambda: Composition("tulle", arguments("dev", replicas="2", images_registry="localhost/tulle"))))
     assert mine == theirs
+
+
+def test_the_parts_alone_declare_what_the_mesh_does() -> None:
+    settings: MeshArgs = {**CONTEXT, "replicas": 2, "labels": {"team": "platform"}}
+
+    def parts() -> None:
+        trust = CertificateAuthority("trust", {"mesh": settings})
+        inside = pulumi.ResourceOptions(provider=trust.kubernetes, depends_on=[trust])
+        plane = ControlPlane("control", {"mesh": settings}, inside)
+        # One that makes its own provider, of the same cluster.
+        prometheus = Prometheus("prometheus", {"mesh": settings}, pulumi.ResourceOptions(depends_on=[trust]))
+        pulumi.export("all", [plane.namespace, prometheus.url, trust.bundle, trust.trust_domain])
+
+    def objects(graph: Graph) -> dict[tuple[str, str], Any]:
+        return {
+            (each.type, json.dumps(each.inputs["metadata"], sort_keys=True)): {**each.inputs, "metadata": None}
+            for each in graph.resources
+            if each.type.startswith("kubernetes:") and not each.type.endswith(":Namespace")
+        }
+
+    made = run(parts)
+    assert objects(made) == objects(run(lambda: Mesh("mesh", settings)))
+    assert {each.name for each in made.of("kubernetes")} == {"trust-kubernetes", "prometheus-kubernetes"}
+    # Pods of the control plane mount issuer and bundle, so they wait for both.
+    (identity,) = [each for each in made.resources if each.name == "control-identity-deployment"]
+    for needed in ("trust-issuer", "trust-bundle"):
+        assert any(urn.endswith(f"::{needed}") for urn in identity.depends), needed
+
+
+def test_labels_reach_every_object_and_no_selector() -> None:
+    settings: MeshArgs = {**CONTEXT, "labels": {"team": "platform"}, "adopted_namespaces": ["theirs"]}
+    graph = run(lambda: Mesh("mesh", settings))
+    for each in graph.resources:
+        if each.type.startswith("kubernetes:"):
+            given = each.inputs["metadata"].get("labels", {}).get("team")
+            assert given == (None if each.type.endswith("Patch") else "platform"), each.name
+    for deployment in graph.of("Deployment"):
+        spec = deployment.inputs["spec"]
+        assert spec["template"]["metadata"]["labels"]["team"] == "platform"
+        assert "team" not in spec["selector"]["matchLabels"]
 
 
 def workload(**more: Any) -> Graph:
