@@ -1,5 +1,5 @@
 """The arguments of a whole mesh: shapes only. A field for each config key, with its sentence and default; a test holds
-them to `Pulumi.yaml`.
+them to `Pulumi.yaml`. All are plain: they are checked together before anything is declared, as a stack's config is.
 """
 
 from typing import NotRequired, TypedDict
