@@ -13,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from components.cli import linkerd
+from components.cli.main import cli
 from components.cli.moving import INSTEAD, Certificate, Installation, Namespace, Plan, plan
 from components.deploy import project
 from components.deploy.refs import Ref
@@ -169,7 +170,7 @@ def expressions(live: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 def invoke(folder: Path, kubeconfig: str, context: str, *more: str) -> tuple[int, str]:
     where = ["--kubeconfig", kubeconfig, "--context", context, "--cwd", str(folder)]
-    result = CliRunner().invoke(linkerd.adopt_linkerd, [*where, *more])
+    result = CliRunner().invoke(cli, ["adopt-linkerd", *where, *more])
     return result.exit_code, result.output
 
 

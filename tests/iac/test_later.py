@@ -71,7 +71,7 @@ def test_down_says_what_it_kept_and_up_goes_on_with_it(tmp_path: Path) -> None:
             assert result.exit_code == 0, result.output
             for kept in ("TrustAnchor/tulle-authority-anchor", f"Namespace {labels.TRUST_NAMESPACE}"):
                 assert f"! {kept}  (protected)" in result.output, result.output
-            assert "2 protected and kept" in result.output
+            assert "3 protected and kept" in result.output
             assert secrets(api) == [anchor]
             # What was kept is what goes on.
             made.up()
