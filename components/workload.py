@@ -106,7 +106,8 @@ def labelling(further: Mapping[str, str]) -> list[pulumi.ResourceTransformation]
         kind = args.type_.rpartition(":")[2]
         if not args.type_.startswith("kubernetes:") or kind.endswith("Patch"):
             return None
-        props = {**args.props, "metadata": _labelled(args.props.get("metadata") or {}, further)}
+        given: Mapping[str, Any] = args.props
+        props: dict[str, Any] = {**given, "metadata": _labelled(given.get("metadata") or {}, further)}
         if kind in ("Deployment", "StatefulSet"):
             spec, template = props["spec"], props["spec"]["template"]
             labelled = {**template, "metadata": _labelled(template["metadata"], further)}

@@ -129,7 +129,7 @@ def decode(config_map: Manifest, take: bool = False) -> Inventory:
     """
     data = config_map.get("data") or {}
     name = config_map["metadata"]["name"]
-    owner, stack = data.get("owner", ""), data.get("stack")
+    owner, stack = data.get("owner", ""), str(data.get("stack", ""))
     if take:
         if owner == CLI:
             return Inventory(data["project"], stack, resource_version=config_map["metadata"]["resourceVersion"])
