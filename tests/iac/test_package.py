@@ -196,6 +196,25 @@ def test_the_host_serves_the_schema_to_pulumi(tmp_path: Path) -> None:
     assert served["resources"] == schema()["resources"]
 
 
+def test_the_host_makes_parts_from_what_another_language_sends() -> None:
+    # Names as the schema has them, and every number a double.
+    settings = {"context": "some", "kubeconfig": "/s", "replicas": 2.0, "trustAnchors": [1.0, 2.0], "labels": {"a": "b"}}
+
+    def program() -> None:
+        host = ComponentProvider(COMPONENTS, NAME, None, "0.0.0")
+        nothing = pulumi.ResourceOptions()
+        trust = {"mesh": settings, "meshNamespace": "tulle"}
+        made = host.construct("trust", "tulle:index:CertificateAuthority", trust, nothing)
+        assert set(made.state) == {"bundle", "trustDomain"}
+        host.construct("control", "tulle:index:ControlPlane", {"mesh": settings}, nothing)
+
+    graph = run(program)
+    assert [each.name for each in graph.of("TrustAnchor")] == ["trust-anchor", "trust-anchor-2"]
+    identity = graph.one("Deployment", "identity").inputs
+    assert identity["spec"]["replicas"] == 2
+    assert identity["metadata"]["labels"]["a"] == "b"
+
+
 def test_no_hosted_module_hides_its_types() -> None:
     for component in [*COMPONENTS, ControlWorkload]:
         module = sys.modules[component.__module__]
