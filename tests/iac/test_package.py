@@ -198,7 +198,7 @@ def test_the_host_serves_the_schema_to_pulumi(tmp_path: Path) -> None:
 
 def test_the_host_makes_parts_from_what_another_language_sends() -> None:
     # Names as the schema has them, and every number a double.
-    settings = {"context": "some", "kubeconfig": "/s", "replicas": 2.0, "trustAnchors": [1.0, 2.0], "labels": {"a": "b"}}
+    settings = {"context": "some", "replicas": 2.0, "trustAnchors": [1.0, 2.0], "labels": {"a": "b"}}
 
     def program() -> None:
         host = ComponentProvider(COMPONENTS, NAME, None, "0.0.0")
