@@ -11,11 +11,14 @@ from pulumi.dynamic import Config, ConfigureRequest
 from components.cli.deploy_commands import handover, up
 from components.deploy import inventory, project
 from components.deploy.deployment import Deployment
-from components.deploy.refs import Target
+from components.deploy.errors import OwnershipError
+from components.deploy.refs import Ref, Target
 from components.deploy.resource import OwnerProvider
 from components.deploy.steps import Action, Tally
 from proxy.api import labels
 from tests.iac.rest import RestApi, serving, unguarded
+from tests.iac.tiny import Tiny, unique
+from tests.kit.cluster import Kube
 
 QUICK = {"demo.enabled": "false", "prometheus.enabled": "false"}
 PARTS = """
@@ -176,3 +179,54 @@ def test_a_program_put_together_from_parts_takes_a_whole_mesh_over(tmp_path: Pat
         assert identity["spec"]["template"]["metadata"]["labels"]["team"] == "platform"
         assert "team" not in identity["spec"]["selector"]["matchLabels"]
         assert plan(target).quiet
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(200)
+def test_a_real_api_server_forgets_who_applied_and_keeps_what_was(kube: Kube, tmp_path: Path) -> None:
+    tiny = Tiny.create(tmp_path / "project", unique())
+    try:
+        tiny.up()
+        before = {name: bare(live) for name, live in tiny.live(kube).items() if name != str(tiny.inventory)}
+        manager = f"tulle-{tiny.name}-t"
+        made = tiny.deployment()
+        try:
+            assert made.release() == 4
+        finally:
+            made.close()
+        after = tiny.live(kube)
+        for name, live in after.items():
+            if name != str(tiny.inventory):
+                assert bare(live) == before[name], name
+                assert manager not in {field.get("manager") for field in live["metadata"].get("managedFields") or []}
+        # Another manager takes the fields without a conflict, as the CLI's does; only one that is held would be refused.
+        ref = Ref("v1", "ConfigMap", tiny.name, "settings")
+        wanted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"color": "green"}}
+        unforced = {"fieldManager": "pulumi-kubernetes-test", "force": "false"}
+        kube.request("PATCH", kube.path(ref), unforced, json.dumps(wanted), "application/apply-patch+yaml")
+        assert ((kube.get(ref) or {}).get("data") or {})["color"] == "green"
+        with pytest.raises(OwnershipError):
+            tiny.plan()
+        made = tiny.deployment(take=True)
+        try:
+            assert {step.label for step in made.plan().steps if step.action is Action.UPDATE} == {
+                f"ConfigMap {tiny.name}/settings"
+            }
+            made.up()
+        finally:
+            made.close()
+        assert tiny.plan().quiet
+        again = {name: bare(live) for name, live in tiny.live(kube).items() if name != str(tiny.inventory)}
+        assert again == before
+    finally:
+        found = kube.get(tiny.inventory)
+        if found is not None and found["data"]["owner"] != inventory.EMBEDDED:
+            kube.delete(tiny.inventory)
+            tiny.up(adopt=True)
+        tiny.down()
+
+
+def bare(live: Any) -> Any:
+    """An object without what only bookkeepers write."""
+    dropped = ("managedFields", "resourceVersion")
+    return {**live, "metadata": {key: value for key, value in live["metadata"].items() if key not in dropped}}
