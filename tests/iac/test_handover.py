@@ -199,7 +199,7 @@ def test_a_real_api_server_forgets_who_applied_and_keeps_what_was(kube: Kube, tm
             if name != str(tiny.inventory):
                 assert bare(live) == before[name], name
                 assert manager not in {field.get("manager") for field in live["metadata"].get("managedFields") or []}
-        # Another manager takes the fields without a conflict, as the CLI's does; only one that is held would be refused.
+        # Another manager takes the fields without a conflict, as the CLI's does; one that is held would be refused.
         ref = Ref("v1", "ConfigMap", tiny.name, "settings")
         wanted = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"color": "green"}}
         unforced = {"fieldManager": "pulumi-kubernetes-test", "force": "false"}
