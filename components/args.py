@@ -4,7 +4,7 @@
 Fields that decide which resources exist are plain; only what may come from another resource is an Input.
 """
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import pulumi
 
@@ -150,6 +150,8 @@ class MeshSettings(TypedDict):
     """Namespaces to create with injection enabled."""
     adopted_namespaces: list[str]
     """Namespaces that others made, to enable injection in."""
+    labels: dict[str, str]
+    """Labels of the stack's owner, on every object."""
     leaf_lifetime: str
     """Life of a workload's certificate."""
     trust: TrustSettings
@@ -191,8 +193,10 @@ class ComponentArgs(TypedDict):
 class MeshedNamespaceArgs(TypedDict):
     """A namespace whose pods are injected."""
 
-    namespace: str
+    namespace: pulumi.Input[str]
     """Its name."""
+    labels: NotRequired[pulumi.Input[dict[str, pulumi.Input[str]]]]
+    """Further labels of it. Default: none."""
 
 
 class InjectionReadyArgs(TypedDict):

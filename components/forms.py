@@ -18,6 +18,7 @@ IMAGES: Final = ("proxy", "control", "prometheus")
 LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_LABEL: Final = "a DNS label (lower case, at most 63 characters)"
 _DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL_TEXT: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _PROMETHEUS_DURATION: Final = re.compile(r"[1-9][0-9]*(ms|s|m|h|d|w|y)")
 _QUANTITY: Final = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi)?")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -185,6 +186,31 @@ class Object:
 
 
 @dataclass(frozen=True, slots=True)
+class Labels:
+    """Kubernetes labels of one's own."""
+
+    allowed: str = (
+        "an object of Kubernetes labels, like {\"team\": \"shop\"}, and none of app, app.kubernetes.io/*, linkerd.io/* "
+        "or tulle.io/*"
+    )
+
+    def parse(self, text: str) -> dict[str, str]:
+        """The labels."""
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError(text)
+        for key, item in value.items():
+            prefix, _, name = key.rpartition("/")
+            taken = key == "app" or prefix in ("app.kubernetes.io", "linkerd.io", "tulle.io")
+            good = _LABEL_TEXT.fullmatch(name) and (_DOMAIN.fullmatch(prefix) or "/" not in key) and len(prefix) < 254
+            if taken or not good:
+                raise ValueError(key)
+            if not isinstance(item, str) or (item and not _LABEL_TEXT.fullmatch(item)):
+                raise ValueError(str(item))
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class Ports:
     """A port set as proxies read it, kept as it is written; empty for none."""
 
@@ -231,6 +257,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "adoptedNamespaces": Texts(
         f"a list of namespaces, each {DNS_LABEL}, and none of kube-system, the mesh's own or meshedNamespaces", LABEL
     ),
+    "labels": Labels(),
     "images.registry": Text("a registry and path, like registry.example/tulle", re.compile(r"\S+")),
     "images.tag": Text("an image tag", re.compile(r"\w[\w.-]{0,127}", re.ASCII)),
     "images.digests": Object(IMAGES, "digests (sha256: and 64 hexadecimal digits)", _DIGEST),

@@ -13,7 +13,7 @@ import pulumi
 import pulumi.runtime.config as stack_config
 import pulumi_kubernetes as k8s
 
-from components.args import CertificateAuthorityArgs, ComponentArgs, MeshSettings
+from components.args import CertificateAuthorityArgs, ClusterSettings, ComponentArgs, MeshSettings
 from components.demo.resource import Demo
 from components.deploy.errors import DeployError
 from components.deploy.resource import StackOwner
@@ -25,7 +25,7 @@ from components.nodes.report import require_fit
 from components.settings import read
 from components.telemetry.resource import Prometheus
 from components.trust.resource import CertificateAuthority
-from components.workload import labels_of
+from components.workload import labelling, labels_of
 from proxy.api import labels
 
 
@@ -40,27 +40,29 @@ def read_stack() -> MeshSettings:
         raise pulumi.RunError(str(error)) from None
 
 
+def kubernetes(name: str, cluster: ClusterSettings) -> k8s.Provider:
+    """The provider that everything of a mesh goes through: one cluster, named, and changes in place."""
+    return k8s.Provider(
+        f"{name}-kubernetes",
+        kubeconfig=cluster["kubeconfig"],
+        context=cluster["context"],
+        enable_server_side_apply=True,
+        # Otherwise a changed key would delete the Secret or ConfigMap and make another: a gap that pods would see.
+        enable_secret_mutable=True,
+        enable_config_map_mutable=True,
+    )
+
+
 class ControlPlane(pulumi.ComponentResource):
     """Identity, destination and injector."""
 
-    injector: Injector
-    """The injector, on which meshed workloads wait."""
-
-    def __init__(
-        self,
-        name: str,
-        mesh: MeshSettings,
-        namespace: pulumi.Input[str],
-        authority: CertificateAuthority,
-        opts: pulumi.ResourceOptions | None = None,
-    ) -> None:
+    def __init__(self, name: str, args: ComponentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:ControlPlane", name, {}, opts)
-        # Pods of the control plane mount the issuer and the bundle; a mount that fails is tried again ever more seldom.
-        args: ComponentArgs = {"mesh": mesh, "namespace": namespace, "after": [authority]}
         child = pulumi.ResourceOptions(parent=self)
         # All three start at once: their proxies ask for certificates until identity is there to give them.
         Identity(f"{name}-identity", args, child)
         Destination(f"{name}-destination", args, child)
+        # Meshed workloads wait for it.
         self.injector = Injector(f"{name}-injector", args, child)
         self.register_outputs({})
 
@@ -74,16 +76,10 @@ class Mesh(pulumi.ComponentResource):
     """Where the mesh's metrics are asked for; empty if nowhere."""
 
     def __init__(self, name: str, args: MeshSettings, opts: pulumi.ResourceOptions | None = None) -> None:
-        provider = k8s.Provider(
-            f"{name}-kubernetes",
-            kubeconfig=args["cluster"]["kubeconfig"],
-            context=args["cluster"]["context"],
-            enable_server_side_apply=True,
-            # Otherwise a changed key would delete the Secret or ConfigMap and make another: a gap that pods would see.
-            enable_secret_mutable=True,
-            enable_config_map_mutable=True,
+        provider = kubernetes(name, args["cluster"])
+        options = pulumi.ResourceOptions.merge(
+            pulumi.ResourceOptions(providers=[provider], transformations=labelling(args["labels"])), opts
         )
-        options = pulumi.ResourceOptions.merge(pulumi.ResourceOptions(providers=[provider]), opts)
         # What policies look at beyond the objects: certificates that config brings. Keys are never among the inputs.
         given = {"issuerCertificate": args["trust"]["issuer_certificate"], "trustBundle": args["trust"]["bundle"]}
         super().__init__("tulle:index:Mesh", name, {key: pem for key, pem in given.items() if pem}, options)
@@ -102,10 +98,11 @@ class Mesh(pulumi.ComponentResource):
         authority = CertificateAuthority(f"{name}-authority", trust, child)
         if not args["trust"]["issuer_certificate"] and not args["trust"]["issuer_secret"]:
             Keeper(f"{name}-keeper", trust, [authority], child)
-        control_plane = ControlPlane(f"{name}-control-plane", args, mesh_namespace, authority, child)
+        # Pods of the control plane mount the issuer and the bundle; a mount that fails is tried again ever more seldom.
+        meshed: ComponentArgs = {"mesh": args, "namespace": mesh_namespace, "after": [authority]}
+        control_plane = ControlPlane(f"{name}-control-plane", meshed, child)
         self.prometheus_url = pulumi.Output.from_input(args["telemetry"]["url"])
         if args["telemetry"]["enabled"] and not args["telemetry"]["url"]:
-            meshed: ComponentArgs = {"mesh": args, "namespace": mesh_namespace, "after": [authority]}
             prometheus = Prometheus(f"{name}-prometheus", meshed, child)
             self.prometheus_url = prometheus.url
         for namespace in args["meshed_namespaces"]:

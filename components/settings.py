@@ -52,6 +52,7 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
         "replicas": given["replicas"],
         "meshed_namespaces": given["meshedNamespaces"],
         "adopted_namespaces": given["adoptedNamespaces"],
+        "labels": given["labels"],
         "leaf_lifetime": given["identity.leafLifetime"],
         "trust": {
             "protect": given["trust.protect"],

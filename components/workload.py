@@ -6,6 +6,7 @@ WorkloadArgs.
 """
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Final, NotRequired, TypeAlias, TypedDict, cast
 
 import msgspec
@@ -93,6 +94,34 @@ def labels_of(component: str) -> dict[str, str]:
 def selector_of(component: str) -> dict[str, str]:
     """What finds a component's pods; a Deployment's selector never changes, so it says as little as it can."""
     return {labels.PART_OF: "tulle", labels.COMPONENT: component}
+
+
+def labelling(further: Mapping[str, str]) -> list[pulumi.ResourceTransformation]:
+    """What puts labels on every object below a component, and on the pods of Deployments and StatefulSets.
+
+    Not on patches, which own but the fields that they name, and not on the pods of Jobs, which cannot change.
+    """
+
+    def label(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
+        kind = args.type_.rpartition(":")[2]
+        if not args.type_.startswith("kubernetes:") or kind.endswith("Patch"):
+            return None
+        given: Mapping[str, Any] = args.props
+        props: dict[str, Any] = {**given, "metadata": _labelled(given.get("metadata") or {}, further)}
+        if kind in ("Deployment", "StatefulSet"):
+            spec, template = props["spec"], props["spec"]["template"]
+            labelled = {**template, "metadata": _labelled(template["metadata"], further)}
+            props["spec"] = {**spec, "template": labelled}
+        return pulumi.ResourceTransformationResult(props, args.opts)
+
+    return [label] if further else []
+
+
+def _labelled(metadata: Mapping[str, Any], further: Mapping[str, str]) -> dict[str, Any]:
+    own = metadata.get("labels") or {}
+    if isinstance(own, Mapping):
+        return {**metadata, "labels": {**further, **own}}
+    return {**metadata, "labels": pulumi.Output.from_input(own).apply(lambda found: {**further, **found})}
 
 
 def hash_of(*texts: str) -> str:

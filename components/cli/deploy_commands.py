@@ -1,4 +1,4 @@
-"""`tulle up`, `preview`, `down` and `outputs`: the same program as `pulumi up`, through the embedded deployer."""
+"""`tulle up`, `preview`, `down`, `outputs`, `handover`: the same program as `pulumi up`, by the embedded deployer."""
 
 import json
 import os
@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _options(command: F) -> F:
-    """The options that all four share."""
+    """The options that all five share."""
     for option in (
         click.option(
             "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to print the result."
@@ -128,6 +128,52 @@ def outputs(**options: Any) -> None:
     _run(act, adopt=False, **options)
 
 
+@click.command()
+@_options
+@click.option("--to", "to", type=click.Choice(["cli", "embedded"]), required=True, help="Who deploys from now on.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before handing over.")
+def handover(to: str, yes: bool, **options: Any) -> None:
+    """Hand a deployed stack from this deployer to the Pulumi CLI, or back; no object changes and no pod restarts.
+
+    To the CLI only when nothing is left to deploy; its next `pulumi up` takes the objects over as they are. Back from
+    it, everything is adopted as `up --adopt` does; then make the CLI forget the stack, since `pulumi destroy` would
+    delete it: `pulumi stack rm --force --preserve-config`.
+    """
+    name = options["stack"]
+
+    def give(deployment: "Deployment", display: "Display", as_json: bool) -> dict[str, Any]:
+        from components.deploy.errors import DeployError
+
+        plan = deployment.plan()
+        if not plan.quiet:
+            if not as_json:
+                display.plan(plan)
+            raise DeployError(
+                f"stack {name!r} is not as its program declares it, so it cannot be handed over",
+                f"Deploy it first: tulle up --stack {name}",
+            )
+        _confirm(yes, "Leave this stack to the Pulumi CLI?")
+        count = deployment.release()
+        if not as_json:
+            click.echo(f"{count} objects are left as they are; `pulumi up --stack {name}` takes them over")
+        return {"owner": "cli", "objects": count}
+
+    def take(deployment: "Deployment", display: "Display", as_json: bool) -> dict[str, Any]:
+        plan = deployment.plan()
+        if not as_json:
+            display.plan(plan)
+        _refuse(plan)
+        _confirm(yes, "Take this stack over from the Pulumi CLI?")
+        with display:
+            result = deployment.up()
+        if not as_json:
+            display.summary(result.tally)
+            click.echo(f"now let the CLI forget it: pulumi stack rm --force --preserve-config --stack {name}")
+        return {"owner": "embedded", **result.tally.as_json()}
+
+    _run(take if to == "embedded" else give, adopt=False, take=to == "embedded", **options)
+
+
 def _run(
     act: "Callable[[Deployment, Display, bool], dict[str, Any]]",
     *,
@@ -138,6 +184,7 @@ def _run(
     cwd: Path,
     output: str,
     adopt: bool,
+    take: bool = False,
 ) -> None:
     # Imported here: the SDK costs most of a second, which `tulle --help` and the other commands need not pay.
     from rich.console import Console
@@ -154,7 +201,7 @@ def _run(
         found = project.find(cwd.resolve())
         config = found.config(stack, project.overrides(pairs))
         chosen = target.choose(stack, config.values, context, kubeconfig, os.environ)
-        deployment = Deployment(found, stack, config, chosen, display, adopt)
+        deployment = Deployment(found, stack, config, chosen, display, adopt, take)
         display.secrets = deployment.secrets
         answer = act(deployment, display, as_json)
         if as_json:

@@ -15,6 +15,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "preview": ("components.cli.deploy_commands", "Show what `up` would change."),
     "down": ("components.cli.deploy_commands", "Remove what `up` made."),
     "outputs": ("components.cli.deploy_commands", "Print the stack's outputs."),
+    "handover": ("components.cli.deploy_commands", "Hand the stack to the Pulumi CLI, or back."),
+    "adopt-linkerd": ("components.cli.linkerd", "Plan the move of a Linkerd installation."),
     "render": ("components.cli.render", "Print the stack as YAML for kubectl apply."),
     "config": ("components.cli.config", "What can be set, and what the settings ask of nodes."),
     "check": ("components.cli.check", "Check the control plane, certificates, webhook and proxies."),
@@ -24,7 +26,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "uninject": ("components.cli.inject", "Take workloads in YAML out of the mesh."),
     "version": ("components.cli.version", "Versions of client, control plane and proxies."),
 }
-"""Name -> (module, sentence). A module's attribute of the command's name is the click command."""
+"""Name -> (module, sentence). A module's attribute of the command's name (with `_` for `-`) is the click command."""
 
 
 class LazyGroup(click.Group):
@@ -36,7 +38,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return cast(click.Command, getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name))
+        return cast(click.Command, getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_")))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -82,6 +82,8 @@ class Applier:
 
     def _dynamic(self, registration: Registration) -> Outcome:
         finding = self._examiner.dynamic(registration)
+        if finding.former:
+            self._ledger.move(finding.former, finding.key)
         recorded = self._ledger.entries.get(finding.key)
         inputs = {key: value for key, value in registration.inputs.items() if key != PROVIDER_KEY}
         intent = Entry(

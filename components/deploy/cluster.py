@@ -29,6 +29,8 @@ REQUEST_TIMEOUT: Final = 40.0
 RESTART_PATIENCE: Final = 30.0
 """Seconds for which an API server that did answer may be away: one that restarts must not end a deployment."""
 RETRIED_STATUS: Final = frozenset({429, 503, 504})
+CONFLICTS: Final = 8
+"""Tries of a change that a controller's own writes to the same object come in between of."""
 WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"})
 APPLY: Final = "application/apply-patch+yaml"
 
@@ -84,6 +86,23 @@ class Cluster:
     def replace(self, manifest: Manifest) -> Manifest:
         """Put the whole object; with a resourceVersion in it, only if nobody changed it meanwhile."""
         return self.request("PUT", self.path(Ref.of(manifest)), body=json.dumps(manifest))
+
+    def disown(self, ref: Ref, manager: str) -> None:
+        """Give up every field that this manager applied, and leave the values as they are."""
+        for attempt in range(CONFLICTS):
+            live = self.get(ref)
+            fields = (live or {}).get("metadata", {}).get("managedFields") or []
+            others = [each for each in fields if (each.get("manager"), each.get("operation")) != (manager, "Apply")]
+            if live is None or len(others) == len(fields):
+                return
+            # An empty list would mean that the client knows nothing of managers; one empty entry means none.
+            live["metadata"]["managedFields"] = others or [{}]
+            try:
+                self.replace(live)
+                return
+            except ClusterError as error:
+                if error.status != 409 or attempt == CONFLICTS - 1:
+                    raise
 
     def delete(self, ref: Ref, uid: str = "") -> bool:
         """Ask for deletion (of the object with this UID only, if given); False if it is not there."""

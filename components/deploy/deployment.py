@@ -43,6 +43,7 @@ class Deployment:
         target: Target,
         reporter: Reporter | None = None,
         adopt: bool = False,
+        take: bool = False,
     ) -> None:
         named = {CONTEXT_KEY: target.context, KUBECONFIG_KEY: target.kubeconfig}
         self._project = project
@@ -50,7 +51,8 @@ class Deployment:
         self._config = replace(config, values={**config.values, **named})
         self._target = target
         self._reporter = reporter or Silent()
-        self._adopt = adopt
+        self._adopt = adopt or take
+        self._take = take
         self.secrets = wire.Secrets()
         for key in config.secret_keys:
             self.secrets.add(config.values[key])
@@ -88,6 +90,7 @@ class Deployment:
         doomed = {key: entry for key, entry in stale.items() if key not in keep}
         self._delete(doomed, ledger, applier.tally)
         ledger.write_outputs(applier.outputs)
+        self._take = False
         return Result(applier.tally, applier.outputs)
 
     def plan_down(self) -> Tally:
@@ -139,8 +142,19 @@ class Deployment:
             )
         return ledger.outputs
 
+    def release(self) -> int:
+        """Leave the stack to the Pulumi CLI as it is: give its fields up, so that the CLI's own field manager meets no
+        conflict, then the mark; how many objects there are. To be done when nothing is left to deploy.
+        """
+        ledger = self._ledger()
+        held = [entry for entry in ledger.entries.values() if entry.form != "dynamic"]
+        for entry in held:
+            self._cluster.disown(entry.ref, self._manager)
+        ledger.hand_over()
+        return len(held)
+
     def _ledger(self) -> Ledger:
-        return Ledger(self._cluster, self._project.name, self._stack)
+        return Ledger(self._cluster, self._project.name, self._stack, self._take)
 
     def _examiner(self, ledger: Ledger) -> Examiner:
         return Examiner(self._cluster, ledger, self._providers, self._manager, self._adopt)

@@ -31,6 +31,8 @@ class Finding:
     live: Manifest | None = None
     planned: Manifest | None = None
     """The API server's answer to the dry run; None where it could not be asked."""
+    former: str = ""
+    """Key under which a dynamic resource that has moved in the program is still recorded."""
 
 
 class Examiner:
@@ -43,12 +45,13 @@ class Examiner:
         self.manager = manager
         self._adopt = adopt
         self._keys: dict[str, str] = {}
+        self._moved: set[str] = set()
         self._lock = threading.Lock()
 
     @property
     def registered(self) -> frozenset[str]:
         """Keys of everything the program registered in this pass."""
-        return frozenset(self._keys.values())
+        return frozenset({*self._keys.values(), *self._moved})
 
     def key_of(self, urn: str) -> str | None:
         """The inventory key of a resource registered earlier in this pass."""
@@ -100,14 +103,27 @@ class Examiner:
         key = inventory.dynamic_key(registration.type, registration.name)
         self._claim(key, registration.urn)
         label = key.removeprefix("dynamic/")
-        entry = self.ledger.entries.get(key)
+        former = self._formerly(key, registration)
+        entry = self.ledger.entries.get(former or key)
         if entry is None or not entry.identity:
             return Finding(key, Step(Action.CREATE, label), registration.inputs)
         if wire.has_unknown(registration.inputs):
             step = Step(Action.UPDATE, label, note="some values known after apply")
-            return Finding(key, step, registration.inputs)
+            return Finding(key, step, registration.inputs, former=former)
         differs = self.providers.differs(registration, entry)
-        return Finding(key, Step(Action.UPDATE if differs else Action.SAME, label), registration.inputs)
+        step = Step(Action.UPDATE if differs else Action.SAME, label)
+        return Finding(key, step, registration.inputs, former=former)
+
+    def _formerly(self, key: str, registration: Registration) -> str:
+        """The key of an earlier name, if it is recorded under that one alone; then nothing is to be deleted there."""
+        if key in self.ledger.entries:
+            return ""
+        keys = (inventory.dynamic_key(registration.type, name) for name in registration.former)
+        found = next((each for each in keys if each in self.ledger.entries and each not in self._keys.values()), "")
+        if found:
+            with self._lock:
+                self._moved.add(found)
+        return found
 
     def _claim(self, key: str, urn: str) -> None:
         with self._lock:

@@ -14,7 +14,9 @@ from components.deploy.errors import OwnershipError
 from components.deploy.refs import Manifest, Ref
 
 EMBEDDED: Final = "embedded"
-"""Owner of a stack that `tulle up` deployed; `pulumi` is the other one."""
+"""Owner of a stack that `tulle up` deployed."""
+CLI: Final = "pulumi"
+"""Owner of a stack that the Pulumi CLI deployed."""
 NAMESPACE: Final = "kube-system"
 """Where inventories live: the one namespace that every cluster has and no stack makes or removes."""
 
@@ -114,16 +116,28 @@ def encode(inventory: Inventory) -> Manifest:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
 
 
-def decode(config_map: Manifest) -> Inventory:
-    """Read an inventory back; refuses one that another deployer owns."""
+def handed_over(inventory: Inventory) -> Manifest:
+    """The mark that is left of an inventory when the Pulumi CLI owns the stack."""
+    data = {"owner": CLI, "project": inventory.project, "stack": inventory.stack}
+    return {**encode(inventory), "data": data}
+
+
+def decode(config_map: Manifest, take: bool = False) -> Inventory:
+    """Read an inventory back; refuses one that another deployer owns, unless it is to be taken over, as an empty one.
+
+    A stack that is to be taken over but is ours, or nobody's, is refused as well.
+    """
     data = config_map.get("data") or {}
     name = config_map["metadata"]["name"]
-    owner = data.get("owner", "")
+    owner, stack = data.get("owner", ""), str(data.get("stack", ""))
+    if take:
+        if owner == CLI:
+            return Inventory(data["project"], stack, resource_version=config_map["metadata"]["resourceVersion"])
+        raise OwnershipError(f"stack {stack!r} here is already the deployer {owner!r}'s", "Go on with `tulle up`.")
     if owner != EMBEDDED:
         raise OwnershipError(
-            f"stack {data.get('stack')!r} here belongs to the deployer {owner!r} (ConfigMap {NAMESPACE}/{name})",
-            "Go on with `pulumi up`. To hand the stack over, run `pulumi destroy` first; or delete that ConfigMap and "
-            "run `tulle up --adopt`, which takes over the objects as they are.",
+            f"stack {stack!r} here belongs to the deployer {owner!r} (ConfigMap {NAMESPACE}/{name})",
+            "Go on with `pulumi up`; or hand the stack over as it is: `tulle handover --to embedded`.",
         )
     entries = {
         raw["key"]: Entry(**{**raw, "depends": tuple(raw.get("depends", ()))}) for raw in json.loads(data["entries"])

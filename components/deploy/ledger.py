@@ -18,12 +18,14 @@ from components.deploy.inventory import Entry, Inventory
 class Ledger:
     """The one writer of a stack's inventory; safe to share between threads."""
 
-    def __init__(self, cluster: Cluster, project: str, stack: str) -> None:
+    def __init__(self, cluster: Cluster, project: str, stack: str, take: bool = False) -> None:
         self._cluster = cluster
         self._lock = threading.Lock()
         self._address = inventory.address(project, stack)
         found = cluster.get(self._address)
-        self._inventory = inventory.decode(found) if found else Inventory(project, stack)
+        if take and not found:
+            raise DeployError(f"stack {stack!r} was deployed by nobody here", "Deploy it: `tulle up` or `pulumi up`.")
+        self._inventory = inventory.decode(found, take) if found else Inventory(project, stack)
         self.existed = found is not None
 
     @property
@@ -42,6 +44,12 @@ class Ledger:
             if self._inventory.entries.get(entry.key) != entry:
                 self._store(self._inventory.with_entry(entry))
 
+    def move(self, old: str, new: str) -> None:
+        """Record one entry under another key: its place in the program is another one, it is not."""
+        with self._lock:
+            entry = replace(self._inventory.entries[old], key=new)
+            self._store(self._inventory.without([old]).with_entry(entry))
+
     def drop(self, keys: Iterable[str]) -> None:
         """Forget entries whose objects are gone."""
         with self._lock:
@@ -58,6 +66,11 @@ class Ledger:
         with self._lock:
             self._cluster.delete(self._address)
             self._inventory = Inventory(self._inventory.project, self._inventory.stack)
+
+    def hand_over(self) -> None:
+        """Leave the stack to the Pulumi CLI; from now on nothing here may write to it."""
+        with self._lock:
+            self._cluster.replace(inventory.handed_over(self._inventory))
 
     def _store(self, changed: Inventory) -> None:
         manifest = inventory.encode(changed)

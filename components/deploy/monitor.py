@@ -32,6 +32,7 @@ class Monitor(MockMonitor):
         self._handler = handler
         self._lock = threading.Lock()
         self._seen: set[str] = set()
+        self._former: dict[str, tuple[str, ...]] = {}
         self.declared: list[Declared] = []
         self.failures: list[BaseException] = []
 
@@ -90,6 +91,7 @@ class Monitor(MockMonitor):
             shown = {key: value for key, value in inputs.items() if not key.startswith("__")}
             with self._lock:
                 self.declared.append(Declared(request.type, request.name, shown, bool(request.protect)))
+        former = self._names_before(urn, request)
         if not request.custom:
             return resource_pb2.RegisterResourceResponse(urn=urn)
         if request.type.startswith(PROVIDER_PREFIX):
@@ -108,11 +110,24 @@ class Monitor(MockMonitor):
             depends=tuple(sorted({*request.dependencies} - {urn})),
             protect=bool(request.protect),
             timeout=seconds(request.customTimeouts.create),
+            former=former,
         )
         outcome = self._handler.register(registration)
         marked = wire.mark_outputs(outcome.outputs, {*outcome.secret_keys, *request.additionalSecretOutputs})
         answer = json_format.ParseDict(marked, struct_pb2.Struct())
         return resource_pb2.RegisterResourceResponse(urn=urn, id=outcome.identity, object=answer)
+
+    def _names_before(self, urn: str, request: Any) -> tuple[str, ...]:
+        """Names by aliases, and, as Pulumi's engine has it, by those of a parent whose name a child's begins with."""
+        own = [each.spec.name if each.HasField("spec") else each.urn.rpartition("::")[2] for each in request.aliases]
+        own += [each.rpartition("::")[2] for each in request.aliasURNs]
+        parent = request.parent.rpartition("::")[2]
+        with self._lock:
+            if parent and request.name.startswith(parent):
+                rest = request.name[len(parent) :]
+                own += [f"{name}{rest}" for name in self._former.get(request.parent, ())]
+            self._former[urn] = tuple(dict.fromkeys(name for name in own if name and name != request.name))
+            return self._former[urn]
 
     def _check_provider(self, request: Any, inputs: dict[str, Any]) -> None:
         if request.type != f"{PROVIDER_PREFIX}kubernetes":

@@ -48,7 +48,7 @@ class Planner:
         finding = self._examiner.dynamic(registration)
         self.tally.steps.append(finding.step)
         inputs = {key: value for key, value in registration.inputs.items() if key != PROVIDER_KEY}
-        entry = self._examiner.ledger.entries.get(finding.key)
+        entry = self._examiner.ledger.entries.get(finding.former or finding.key)
         if finding.step.action is Action.SAME and entry is not None:
             return Outcome(entry.identity, {**inputs, **entry.outputs})
         return Outcome(entry.identity if entry else "", inputs)

@@ -22,6 +22,8 @@ class Registration:
     protect: bool = False
     timeout: float = 0.0
     """Seconds to wait for readiness; 0 means the default."""
+    former: tuple[str, ...] = ()
+    """Names that the program says it had before (aliases, its own and those that its parents' bring)."""
 
     @property
     def dynamic(self) -> bool:

@@ -18,8 +18,7 @@ from pulumi.dynamic import (
 )
 
 from components.args import ClusterSettings
-
-CLI = "pulumi"
+from components.deploy.inventory import CLI
 
 
 class OwnerProvider(ResourceProvider):
@@ -40,8 +39,8 @@ class OwnerProvider(ResourceProvider):
         if owner in ("", CLI):
             return CheckResult(news, [])
         reason = (
-            f"stack {news['stack']!r} belongs to the {owner} deployer here. Go on with `tulle up`; or, to hand "
-            "it over, run `tulle down` first, then `pulumi up`"
+            f"stack {news['stack']!r} belongs to the {owner} deployer here. Go on with `tulle up`; or hand it over as "
+            f"it is: `tulle handover --to cli --stack {news['stack']}`, then `pulumi up`"
         )
         return CheckResult(news, [CheckFailure("stack", reason)])
 

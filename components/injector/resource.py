@@ -97,12 +97,14 @@ class MeshedNamespace(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MeshedNamespaceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:MeshedNamespace", name, {}, opts)
+        own = {labels.MESHED_NAMESPACE: "enabled", labels.PART_OF: "tulle", labels.MANAGED_BY: "tulle"}
+        further = pulumi.Output.from_input(args.get("labels") or {})
         namespace = k8s.core.v1.Namespace(
             f"{name}-namespace",
             metadata={
                 "name": args["namespace"],
                 "annotations": {labels.INJECT: "enabled"},
-                "labels": {labels.MESHED_NAMESPACE: "enabled", labels.PART_OF: "tulle", labels.MANAGED_BY: "tulle"},
+                "labels": further.apply(lambda given: {**given, **own}),
             },
             # A component's own depends_on does not reach its children.
             opts=pulumi.ResourceOptions(parent=self, depends_on=opts.depends_on if opts is not None else None),

@@ -7,6 +7,7 @@ composed (`components.mesh`). No module here may begin with `from __future__ imp
 
 from components.injector.resource import MeshedNamespace
 from components.package.mesh import Mesh
+from components.package.parts import CertificateAuthority, ControlPlane, Prometheus
 from components.package.workload import MeshedWorkload
 
-__all__ = ["Mesh", "MeshedNamespace", "MeshedWorkload"]
+__all__ = ["CertificateAuthority", "ControlPlane", "Mesh", "MeshedNamespace", "MeshedWorkload", "Prometheus"]

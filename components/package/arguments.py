@@ -1,5 +1,5 @@
 """The arguments of a whole mesh: shapes only. A field for each config key, with its sentence and default; a test holds
-them to `Pulumi.yaml`.
+them to `Pulumi.yaml`. All are plain: they are checked together before anything is declared, as a stack's config is.
 """
 
 from typing import NotRequired, TypedDict
@@ -33,6 +33,8 @@ class MeshArgs(TypedDict):
     """Namespaces that exist already and get injection enabled; the stack owns the annotation and label alone. Default:
     [].
     """
+    labels: NotRequired[dict[str, str]]
+    """Labels of your own on every object that the stack declares, and on the pods of its workloads. Default: {}."""
     images_registry: NotRequired[str]
     """Registry and path of the images proxy, control and prometheus. Default: "localhost/tulle"."""
     images_tag: NotRequired[str]

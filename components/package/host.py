@@ -8,10 +8,18 @@ from pulumi.provider.experimental import component_provider_host
 
 from components.injector.resource import MeshedNamespace
 from components.package.mesh import Mesh
+from components.package.parts import CertificateAuthority, ControlPlane, Prometheus
 from components.package.workload import MeshedWorkload
 
 NAME: Final = "tulle"
-COMPONENTS: Final[list[type[pulumi.ComponentResource]]] = [Mesh, MeshedNamespace, MeshedWorkload]
+COMPONENTS: Final[list[type[pulumi.ComponentResource]]] = [
+    Mesh,
+    CertificateAuthority,
+    ControlPlane,
+    Prometheus,
+    MeshedNamespace,
+    MeshedWorkload,
+]
 
 
 def package_version() -> str:

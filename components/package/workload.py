@@ -32,6 +32,8 @@ class MeshedWorkloadArgs(TypedDict):
     """Command, if not the image's own. Default: none."""
     environment: NotRequired[pulumi.Input[dict[str, pulumi.Input[str]]]]
     """Environment variables; values from a Secret do not belong here. Default: none."""
+    labels: NotRequired[pulumi.Input[dict[str, pulumi.Input[str]]]]
+    """Further labels of its objects and pods. Default: none."""
     opaque_ports: NotRequired[str]
     """Ports relayed as bytes, with commas and ranges like 3306,9000-9005. Default: the mesh's."""
     inbound_policy: NotRequired[str]
@@ -66,10 +68,12 @@ class MeshedWorkload(pulumi.ComponentResource):
         child = pulumi.ResourceOptions.merge(pulumi.ResourceOptions(parent=self), waits)
         kind, port = _checked(name, "kind", KINDS, args.get("kind", "Deployment")), args.get("port", 0)
         port = int(_checked(name, "port", PORT, str(int(port))))
+        further = pulumi.Output.from_input(args.get("labels") or {})
+        own = {"app": name, labels.PART_OF: name, labels.MANAGED_BY: "tulle"}
         metadata: Any = {
             "name": name,
             "namespace": args["namespace"],
-            "labels": {"app": name, labels.PART_OF: name, labels.MANAGED_BY: "tulle"},
+            "labels": further.apply(lambda given: {**given, **own}),
         }
         account = k8s.core.v1.ServiceAccount(
             f"{name}-account", metadata=metadata, automount_service_account_token=False, opts=child
@@ -81,8 +85,8 @@ class MeshedWorkload(pulumi.ComponentResource):
                 spec={"selector": {"app": name}, "ports": [{"name": "tcp", "port": port, "target_port": port}]},
                 opts=child,
             )
-        template = {"metadata": {"labels": {"app": name}, "annotations": _annotations(name, args)}}
-        template["spec"] = _pod(name, args, port)
+        marks = {"labels": further.apply(lambda given: {**given, "app": name}), "annotations": _annotations(name, args)}
+        template: dict[str, Any] = {"metadata": marks, "spec": _pod(name, args, port)}
         after = pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(depends_on=[account]))
         made = _workload(name, kind, args, metadata, template, after)
         self.name = made.metadata.apply(lambda found: found.name or name)

@@ -271,6 +271,8 @@ class CertificateAuthority(pulumi.ComponentResource):
     def __init__(self, name: str, args: CertificateAuthorityArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:CertificateAuthority", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
+        # What must be there before anything else touches the trust material.
+        self.made: list[pulumi.Resource] = []
         mesh = args["mesh"]
         trust, names = mesh["trust"], mesh["names"]
         if trust["issuer_secret"]:
@@ -318,9 +320,9 @@ class CertificateAuthority(pulumi.ComponentResource):
             step = {**place, "namespace": args["mesh_namespace"], "bundle": self.bundle, "signer": anchors[signer]}
             guard = Rotation(f"{name}-rotation", {**step, "force": trust["force"]}, child)
             child = pulumi.ResourceOptions(parent=self, depends_on=[guard])
-        made = Issuer(f"{name}-issuer", issuer, child)
+        self.made = [Issuer(f"{name}-issuer", issuer, child)]
         # After the issuer: who hears of a new bundle asks for a certificate, and is to get one of the new issuer.
-        self._publish(name, args, [made])
+        self._publish(name, args, self.made)
         self.register_outputs({"bundle": self.bundle})
 
     def _publish(self, name: str, args: CertificateAuthorityArgs, after: list[pulumi.Resource]) -> None:

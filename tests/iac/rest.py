@@ -118,7 +118,9 @@ class RestApi:
             asked = body["metadata"].get("resourceVersion")
             if asked and asked != found["metadata"]["resourceVersion"]:
                 return _refusal(409, "Conflict", "the object has been modified")
-            return 200, self._store(key, {**body, "metadata": {**found["metadata"], **body["metadata"]}}, dry)
+            metadata = {**found["metadata"], **body["metadata"]}
+            metadata["managedFields"] = [each for each in metadata.get("managedFields", []) if each]
+            return 200, self._store(key, {**body, "metadata": metadata}, dry)
         if verb == "DELETE":
             del self.objects[key]
             return 200, {"kind": "Status"}

@@ -254,7 +254,7 @@ def test_the_other_deployer_is_refused(tiny: Tiny, cluster: Cluster) -> None:
     data = {"owner": "pulumi", "project": tiny.name, "stack": "t"}
     metadata = {"name": tiny.inventory.name, "namespace": tiny.inventory.namespace}
     cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-    with pytest.raises(OwnershipError, match=r"belongs to the deployer 'pulumi'.*\n.*pulumi destroy"):
+    with pytest.raises(OwnershipError, match=r"belongs to the deployer 'pulumi'.*\n.*tulle handover --to embedded"):
         tiny.plan()
     cluster.delete(tiny.inventory)
 

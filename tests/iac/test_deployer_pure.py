@@ -187,7 +187,7 @@ class TestInventory:
     def test_another_deployers_stack_is_refused_with_the_way_to_hand_over(self) -> None:
         marked = inventory.encode(Inventory("p", "s", resource_version="1"))
         marked["data"]["owner"] = "pulumi"
-        with pytest.raises(OwnershipError, match=r"'pulumi'.*\n.*pulumi destroy.*--adopt"):
+        with pytest.raises(OwnershipError, match=r"'pulumi'.*\n.*tulle handover --to embedded"):
             inventory.decode(marked)
 
     def test_a_new_api_version_is_the_same_object(self) -> None:

@@ -146,7 +146,7 @@ def test_under_the_cli_the_stack_is_marked_and_the_other_deployers_refused(clust
         assert cli.check({}, props).failures == []
         cluster.replace({**marked, "data": {**marked["data"], "owner": "embedded"}})
         (failure,) = cli.check({}, props).failures
-        assert "tulle down" in failure.reason
+        assert "tulle handover --to cli --stack t" in failure.reason
         embedded = OwnerProvider()
         embedded.configure(ConfigureRequest(Config({f"{name}:deployer": "embedded"}, name)))
         assert embedded.check({}, props).failures == []

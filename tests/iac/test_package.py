@@ -19,6 +19,7 @@ from components.forms import FORMS
 from components.package.arguments import MeshArgs
 from components.package.host import COMPONENTS, NAME
 from components.package.mesh import ELSEWHERE, Mesh, argument_of, settings_of
+from components.package.parts import CertificateAuthority, ControlPlane, Prometheus
 from components.package.workload import MeshedWorkload, MeshedWorkloadArgs
 from components.workload import ControlWorkload
 from proxy.api import labels
@@ -103,6 +104,46 @@ def test_the_mesh_of_the_package_is_the_mesh_of_the_stack() -> None:
     assert mine == theirs
 
 
+def test_the_parts_alone_declare_what_the_mesh_does() -> None:
+    settings: MeshArgs = {**CONTEXT, "replicas": 2, "labels": {"team": "platform"}}
+
+    def parts() -> None:
+        trust = CertificateAuthority("trust", {"mesh": settings})
+        inside = pulumi.ResourceOptions(provider=trust.kubernetes, depends_on=[trust])
+        plane = ControlPlane("control", {"mesh": settings}, inside)
+        # One that makes its own provider, of the same cluster.
+        prometheus = Prometheus("prometheus", {"mesh": settings}, pulumi.ResourceOptions(depends_on=[trust]))
+        pulumi.export("all", [plane.namespace, prometheus.url, trust.bundle, trust.trust_domain])
+
+    def objects(graph: Graph) -> dict[tuple[str, str], Any]:
+        return {
+            (each.type, json.dumps(each.inputs["metadata"], sort_keys=True)): {**each.inputs, "metadata": None}
+            for each in graph.resources
+            if each.type.startswith("kubernetes:") and not each.type.endswith(":Namespace")
+        }
+
+    made = run(parts)
+    assert objects(made) == objects(run(lambda: Mesh("mesh", settings)))
+    assert {each.name for each in made.of("kubernetes")} == {"trust-kubernetes", "prometheus-kubernetes"}
+    # Pods of the control plane mount issuer and bundle, so they wait for both.
+    (identity,) = [each for each in made.resources if each.name == "control-identity-deployment"]
+    for needed in ("trust-issuer", "trust-bundle"):
+        assert any(urn.endswith(f"::{needed}") for urn in identity.depends), needed
+
+
+def test_labels_reach_every_object_and_no_selector() -> None:
+    settings: MeshArgs = {**CONTEXT, "labels": {"team": "platform"}, "adopted_namespaces": ["theirs"]}
+    graph = run(lambda: Mesh("mesh", settings))
+    for each in graph.resources:
+        if each.type.startswith("kubernetes:"):
+            given = each.inputs["metadata"].get("labels", {}).get("team")
+            assert given == (None if each.type.endswith("Patch") else "platform"), each.name
+    for deployment in graph.of("Deployment"):
+        spec = deployment.inputs["spec"]
+        assert spec["template"]["metadata"]["labels"]["team"] == "platform"
+        assert "team" not in spec["selector"]["matchLabels"]
+
+
 def workload(**more: Any) -> Graph:
     args: MeshedWorkloadArgs = {"namespace": "shop", "image": "shop/web:1", **more}  # type: ignore[typeddict-item]
     return run(lambda: MeshedWorkload("web", args))
@@ -153,6 +194,25 @@ def test_the_host_serves_the_schema_to_pulumi(tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     assert served["resources"] == schema()["resources"]
+
+
+def test_the_host_makes_parts_from_what_another_language_sends() -> None:
+    # Names as the schema has them, and every number a double.
+    settings = {"context": "some", "replicas": 2.0, "trustAnchors": [1.0, 2.0], "labels": {"a": "b"}}
+
+    def program() -> None:
+        host = ComponentProvider(COMPONENTS, NAME, None, "0.0.0")
+        nothing = pulumi.ResourceOptions()
+        trust = {"mesh": settings, "meshNamespace": "tulle"}
+        made = host.construct("trust", "tulle:index:CertificateAuthority", trust, nothing)
+        assert set(made.state) == {"bundle", "trustDomain"}
+        host.construct("control", "tulle:index:ControlPlane", {"mesh": settings}, nothing)
+
+    graph = run(program)
+    assert [each.name for each in graph.of("TrustAnchor")] == ["trust-anchor", "trust-anchor-2"]
+    identity = graph.one("Deployment", "identity").inputs
+    assert identity["spec"]["replicas"] == 2
+    assert identity["metadata"]["labels"]["a"] == "b"
 
 
 def test_no_hosted_module_hides_its_types() -> None:

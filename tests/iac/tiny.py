@@ -112,14 +112,17 @@ class Tiny:
         (root / "__main__.py").write_text(PROGRAM)
         return cls(root, name)
 
-    def deployment(self, reporter: Reporter | None = None, adopt: bool = False, **config: str) -> Deployment:
+    def deployment(
+        self, reporter: Reporter | None = None, adopt: bool = False, take: bool = False, **config: str
+    ) -> Deployment:
         """A deployment of this stack."""
         found = project.load(self.root)
-        return Deployment(found, "t", found.config("t", {"namespace": self.name, **config}), target(), reporter, adopt)
+        settings = found.config("t", {"namespace": self.name, **config})
+        return Deployment(found, "t", settings, target(), reporter, adopt, take)
 
     def up(self, reporter: Reporter | None = None, adopt: bool = False, **config: str) -> Result:
         """Deploy."""
-        deployment = self.deployment(reporter, adopt, **config)
+        deployment = self.deployment(reporter, adopt, False, **config)
         try:
             return deployment.up()
         finally:
@@ -127,7 +130,7 @@ class Tiny:
 
     def plan(self, **config: str) -> Tally:
         """Plan."""
-        deployment = self.deployment(None, False, **config)
+        deployment = self.deployment(None, False, False, **config)
         try:
             return deployment.plan()
         finally:
