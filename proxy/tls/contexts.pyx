@@ -117,6 +117,8 @@ cdef class TLSContext:
             count += 1
         openssl.BIO_free(bio)
         openssl.ERR_clear_error()
+        # An anchor need not be a root: a mesh may trust one CA of a company, and not all that its root has signed.
+        openssl.X509_STORE_set_flags(store, openssl.X509_V_FLAG_PARTIAL_CHAIN)
         if count == 0:
             raise TLSConfigError("the trust bundle holds no certificate in PEM form")
 

@@ -113,6 +113,8 @@ cdef extern from "openssl/x509v3.h" nogil:
     long X509_V_ERR_CA_MD_TOO_WEAK
     ctypedef struct X509_STORE
     int X509_STORE_add_cert(X509_STORE* s, X509* x)
+    int X509_STORE_set_flags(X509_STORE* s, unsigned long flags)
+    unsigned long X509_V_FLAG_PARTIAL_CHAIN
     ctypedef struct X509_STORE_CTX
     ctypedef struct stack_st_X509 "STACK_OF(X509)":
         pass

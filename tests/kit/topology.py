@@ -106,9 +106,11 @@ class Pod:
 class Mesh:
     """A switch, a control plane and pods. Everything ends with the context."""
 
-    def __init__(self, leaf_seconds: float = 86400, control_environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, leaf_seconds: float = 86400, skew_seconds: float = 20) -> None:
         self.leaf_seconds = leaf_seconds
-        self.control_environ = dict(control_environ or {})
+        self.skew_seconds = skew_seconds
+        self.control_environ: dict[str, str] = {}
+        """Variables of the control plane's process alone."""
         self.proxy_prefix: list[str] = []
         """Words before the command line of every proxy that is given none of its own."""
         self.folder = Path(tempfile.mkdtemp(prefix="tulle-mesh-"))
@@ -176,7 +178,8 @@ class Mesh:
         """Start both services, and tell them what they should know."""
         command = [
             sys.executable, "-m", "tests.kit.control", "--folder", str(self.folder),
-            "--address", self.control_pod.ip, "--leaf-seconds", str(self.leaf_seconds),
+            "--address", self.control_pod.ip,
+            "--leaf-seconds", str(self.leaf_seconds), "--skew-seconds", str(self.skew_seconds),
         ]  # fmt: skip
         with (self.folder / "control.log").open("ab") as log:
             self.control = subprocess.Popen(
