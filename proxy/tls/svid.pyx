@@ -117,6 +117,11 @@ cdef Objection name_objection(openssl.X509* leaf):
     return found
 
 
+def names_agree(bytes dns not None, bytes uri not None):
+    """Whether a DNS name and a SPIFFE ID are those of one workload, for tests."""
+    return pair_objection(<const char*>dns, <int>len(dns), <const char*>uri, <int>len(uri)) == 0
+
+
 cdef Objection pair_objection(const char* dns, int dns_size, const char* uri, int uri_size):
     """`<account>.<namespace>.serviceaccount.identity.<mesh>.<domain>` beside
     `spiffe://<domain>/ns/<namespace>/sa/<account>`, byte for byte: what differs is somebody else, and what is not

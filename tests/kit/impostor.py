@@ -58,7 +58,12 @@ class Impostor:
                 accepted = self.listener.accept()[0]
             except OSError:
                 return
-            accepted.settimeout(5)
-            with contextlib.suppress(OSError), self.context.wrap_socket(accepted, server_side=True) as wrapped:
-                self.received += wrapped.recv(1000)
+            threading.Thread(target=self.answer, args=(accepted,), daemon=True).start()
+
+    def answer(self, accepted: socket.socket) -> None:
+        """Requests of one connection, each in a piece, until its client ends it."""
+        accepted.settimeout(30)
+        with contextlib.suppress(OSError), self.context.wrap_socket(accepted, server_side=True) as wrapped:
+            while data := wrapped.recv(1000):
+                self.received += data
                 wrapped.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")

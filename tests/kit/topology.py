@@ -113,6 +113,8 @@ class Mesh:
         """Variables of the control plane's process alone."""
         self.proxy_prefix: list[str] = []
         """Words before the command line of every proxy that is given none of its own."""
+        self.settings: dict[str, str] = {}
+        """Settings of every proxy, without their prefix, where it is given none of its own."""
         self.folder = Path(tempfile.mkdtemp(prefix="tulle-mesh-"))
         self.folder.chmod(0o755)
         self.pods: list[Pod] = []
@@ -265,7 +267,7 @@ class Mesh:
     ) -> None:
         """Redirect the pod and start its proxy."""
         pod.redirect(*redirect)
-        own = {f"TULLE_PROXY_{key}": value for key, value in environ.items()}
+        own = {f"TULLE_PROXY_{key}": value for key, value in {**self.settings, **environ}.items()}
         if command is None and self.proxy_prefix:
             command = [*self.proxy_prefix, *as_proxy_user(), sys.executable, "-m", "proxy"]
         pod.proxy = Proxy(pod, {**pod.environ(), **own}, command)
