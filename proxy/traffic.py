@@ -28,6 +28,7 @@ from proxy.telemetry.log import Log
 from proxy.telemetry.registry import Registry
 from proxy.tls.contexts import TLSContexts
 
+PEM_END: Final = b"-----END CERTIFICATE-----"
 HOUSEKEEPING_SECONDS: Final = 10.0
 """How often idle series and idle destinations are looked for."""
 
@@ -41,7 +42,9 @@ class Traffic:
         self.settings = settings
         self.log = log
         self.registry = Registry()
+        self._reactor = reactor
         self._contexts = contexts
+        self._anchors: frozenset[bytes] = frozenset()
         dial_destination = dialer(reactor, contexts, bundle, settings.destination_svc_name)
         self.discovery = Destination(
             control_client(
@@ -73,6 +76,12 @@ class Traffic:
     def load(self, chain_der: list[bytes], key_der: bytes, bundle_pem: bytes) -> None:
         """A new certificate, as identity has it; raises ValueError and changes nothing."""
         self._contexts.load(chain_der, key_der, bundle_pem)
+        anchors = frozenset(filter(None, map(bytes.strip, bundle_pem.split(PEM_END))))
+        if self._anchors - anchors:
+            # Who was let in by an anchor that is trusted no more proves itself anew, or is gone.
+            self.log.info("a trust anchor was dropped; pooled connections are made anew")
+            self._reactor.end_all()
+        self._anchors = anchors
 
     def families(self) -> Iterator[Family]:
         """Everything counted."""

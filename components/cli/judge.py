@@ -97,7 +97,8 @@ def ca_life(
         return Finding(name, "error", f"{what} expired {duration(-shortest)} ago", hint)
     if shortest < (lifetime * LATE_SHARE if lifetime else CA_DAYS * DAY):
         return Finding(name, "warning", f"{what} expires in {duration(shortest)}; {renewer}", hint)
-    return Finding(name, "ok", f"{what} is valid for {duration(shortest)}; {renewer}")
+    each = " and ".join(duration(moment) for moment in sorted(left))
+    return Finding(name, "ok", f"{what} is valid for {each}; {renewer}")
 
 
 def keeper_ready(deployment: Json | None) -> Finding:

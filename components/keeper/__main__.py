@@ -30,7 +30,6 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--mesh-namespace", default=labels.MESH_NAMESPACE)
     parser.add_argument("--trust-namespace", default=labels.TRUST_NAMESPACE)
     parser.add_argument("--trust-domain", default="cluster.local")
-    parser.add_argument("--anchor-secret", default=labels.ANCHOR_SECRET, help="Secret of the anchor that signs")
     parser.add_argument("--issuer-lifetime", default="8760h", help="life of an issuer, at least 10m")
     parser.add_argument("--further", default="", help="PEM of anchors to trust beside the mesh's own")
     parser.add_argument("--admin", default=f"0.0.0.0:{labels.CONTROLLER_ADMIN_PORT}")
@@ -56,7 +55,6 @@ async def keep(options: argparse.Namespace, lifetime: datetime.timedelta, stop: 
         options.mesh_namespace,
         options.trust_namespace,
         options.trust_domain,
-        options.anchor_secret,
         lifetime,
     )
     admin = AdminServer(options.admin, renewal.waiting_for)

@@ -36,14 +36,12 @@ class Renewal:
         mesh_namespace: str,
         trust_namespace: str,
         trust_domain: str,
-        anchor_secret: str,
         lifetime: datetime.timedelta,
     ) -> None:
         self._kube = kube
         self._mesh = mesh_namespace
         self._trust = trust_namespace
         self._domain = trust_domain
-        self._anchor_secret = anchor_secret
         self._lifetime = lifetime
         self._log = structlog.get_logger()
         self._said: State | None = None
@@ -89,14 +87,15 @@ class Renewal:
             raise
 
     async def _renew(self, secret: Json, verdict: Verdict, now: datetime.datetime) -> None:
-        anchor = objects.pair_of(await self._kube.get(SECRETS, Json, self._anchor_secret, self._trust))
+        name = objects.signed_with(secret)
+        anchor = objects.pair_of(await self._kube.get(SECRETS, Json, name, self._trust))
         held = authority.identity_of(authority.load_certificate(anchor.certificate, "the anchor"))
         if held != verdict.anchor:
             # A deployment is changing the anchor: its next step gives the issuer, and us, another one.
-            self._log.info("issuer_left_alone", why=f"Secret {self._anchor_secret} holds another anchor than signed it")
+            self._log.info("issuer_left_alone", why=f"Secret {name} holds another anchor than signed it")
             return
         made = authority.make_issuer(anchor, self._mesh, self._domain, now, self._lifetime)
-        body = objects.issuer_secret(self._mesh, made, anchor.certificate)
+        body = objects.issuer_secret(self._mesh, made, anchor.certificate, name)
         # With the version that was read: a deployment that writes at the same time wins, and is looked at next time.
         body["metadata"]["resourceVersion"] = secret["metadata"]["resourceVersion"]
         body["metadata"]["labels"] = {**(secret["metadata"].get("labels") or {}), **body["metadata"]["labels"]}

@@ -90,11 +90,12 @@ class Keeper(pulumi.ComponentResource):
                 _named("secrets", [labels.ISSUER_SECRET], ["get", "update"]),
                 _named("configmaps", [labels.BUNDLE_CONFIG_MAP], ["get"]),
             ],
-            # Which anchor it may read changes only once a rotation's step has been let through.
+            # Which anchor it may read changes only once a rotation's step has been let through; the issuer itself says
+            # which that is, so that the process goes on.
             after=after,
         )
         lifetime = args["mesh"]["trust"]["issuer_lifetime"]
-        command = [*_command("keep", args), f"--anchor-secret={anchor}", f"--issuer-lifetime={lifetime}"]
+        command = [*_command("keep", args), f"--issuer-lifetime={lifetime}"]
         pod = pod_spec(COMPONENT, args, command)
         (container,) = pod["containers"]
         container["ports"] = [{"name": "admin", "containerPort": labels.CONTROLLER_ADMIN_PORT, "protocol": "TCP"}]

@@ -5,6 +5,7 @@ pathLenConstraint).
 """
 
 import datetime
+import itertools
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -65,7 +66,8 @@ def make_issuer(
 
 
 def check_issuer(issuer: KeyPair, bundle: str, now: datetime.datetime) -> None:
-    """Whether an issuer can serve under these anchors; raises AuthorityError with the first reason why not."""
+    """Whether an issuer can serve under these anchors; raises AuthorityError with the first reason why not. CAs between
+    it and an anchor follow it in its PEM, as a TLS server's chain does."""
     certificate = load_certificate(issuer.certificate, "trust.issuerCertificate")
     key = _load_key(issuer.key, "trust.issuerKey")
     if not isinstance(key.curve, ec.SECP256R1):
@@ -75,11 +77,20 @@ def check_issuer(issuer: KeyPair, bundle: str, now: datetime.datetime) -> None:
     if not _is_authority(certificate):
         raise AuthorityError("trust.issuerCertificate is no CA (basicConstraints CA:TRUE): it could not sign leaves")
     anchors = load_bundle(bundle)
-    signers = [anchor for anchor in anchors if signed_by(certificate, anchor)]
+    chain = x509.load_pem_x509_certificates(issuer.certificate.encode())
+    for child, parent in itertools.pairwise(chain):
+        check_current(parent, "a CA that follows in trust.issuerCertificate", now)
+        if not signed_by(child, parent):
+            raise AuthorityError(
+                f"trust.issuerCertificate: {child.subject.rfc4514_string()} is not signed by "
+                f"{parent.subject.rfc4514_string()}, which follows it: put each certificate's signer behind it"
+            )
+    top = chain[-1]
+    signers = [anchor for anchor in anchors if anchor == top or signed_by(top, anchor)]
     if not signers:
         known = ", ".join(anchor.subject.rfc4514_string() for anchor in anchors)
         raise AuthorityError(
-            f"trust.issuerCertificate ({certificate.subject.rfc4514_string()}) is signed by none of the anchors in "
+            f"trust.issuerCertificate ({top.subject.rfc4514_string()}) is signed by none of the anchors in "
             f"trust.bundle ({known}): put the certificate of its signer into trust.bundle"
         )
     for anchor in signers:

@@ -12,6 +12,7 @@ from components.trust.authority import AuthorityError, KeyPair
 from proxy.api import labels
 
 OWNER: Final = {labels.PART_OF: "tulle", labels.COMPONENT: "trust", labels.MANAGED_BY: "tulle"}
+SIGNED_WITH: Final = "tulle.io/signed-with"
 TLS_SECRET: Final = "kubernetes.io/tls"  # noqa: S105  a type, not a password
 
 
@@ -25,10 +26,19 @@ def anchor_secret(namespace: str, name: str, anchor: KeyPair) -> dict[str, Any]:
     return _secret(namespace, name, {"tls.crt": anchor.certificate, "tls.key": anchor.key})
 
 
-def issuer_secret(namespace: str, issuer: KeyPair, bundle: str) -> dict[str, Any]:
-    """The Secret that identity mounts."""
+def issuer_secret(namespace: str, issuer: KeyPair, bundle: str, anchor: str = "") -> dict[str, Any]:
+    """The Secret that identity mounts; `anchor` names the Secret with the key that signed it, if it is ours."""
     data = {"tls.crt": issuer.certificate, "tls.key": issuer.key, "ca.crt": bundle}
-    return _secret(namespace, labels.ISSUER_SECRET, data)
+    made = _secret(namespace, labels.ISSUER_SECRET, data)
+    if anchor:
+        made["metadata"]["annotations"] = {SIGNED_WITH: anchor}
+    return made
+
+
+def signed_with(issuer: Mapping[str, Any]) -> str:
+    """The name of the Secret with the key that signed an issuer. The keeper reads it here, so that it need not be
+    started anew when another anchor signs."""
+    return str((issuer["metadata"].get("annotations") or {}).get(SIGNED_WITH) or labels.ANCHOR_SECRET)
 
 
 def bundle_map(namespace: str, bundle: str) -> dict[str, Any]:

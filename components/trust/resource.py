@@ -130,12 +130,13 @@ class IssuerProvider(ResourceProvider):
         from components.trust.authority import KeyPair, make_issuer
 
         if props.get("brought"):
-            issuer = KeyPair(props["brought"], self._key)
+            issuer, name = KeyPair(props["brought"], self._key), ""
         else:
-            anchor = vault.anchor(props["anchor_namespace"], _anchor(props))
+            name = _anchor(props)
+            anchor = vault.anchor(props["anchor_namespace"], name)
             now, life = datetime.datetime.now(datetime.UTC), _lifetime(props)
             issuer = make_issuer(anchor, props["namespace"], props["trust_domain"], now, life)
-        vault.write_issuer(props["namespace"], issuer, props["bundle"])
+        vault.write_issuer(props["namespace"], issuer, props["bundle"], name)
         return issuer.certificate
 
     def _fits(self, certificate: str, props: dict[str, Any]) -> bool:

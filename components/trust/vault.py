@@ -62,9 +62,9 @@ class Vault:
         """The certificate of the issuer that identity uses now, or empty."""
         return objects.text(self._cluster.get(Ref("v1", "Secret", namespace, labels.ISSUER_SECRET)), "tls.crt")
 
-    def write_issuer(self, namespace: str, issuer: KeyPair, bundle: str) -> None:
+    def write_issuer(self, namespace: str, issuer: KeyPair, bundle: str, anchor: str = "") -> None:
         """Give identity its issuer, in place of an earlier one."""
-        self._cluster.apply(objects.issuer_secret(namespace, issuer, bundle), "tulle-trust")
+        self._cluster.apply(objects.issuer_secret(namespace, issuer, bundle, anchor), "tulle-trust")
 
     def remove(self, namespace: str, name: str) -> None:
         """Delete one of the two, if it is ours."""

@@ -6,6 +6,7 @@ identity's own decision.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -24,11 +25,17 @@ PATH: Final = "/tulle.identity.v1.Identity/Certify"
 TIMEOUT: Final = 5.0
 """Seconds for one attempt, connecting included."""
 REFRESH_AT: Final = 0.7
-"""Share of the remaining life after which the next certificate is asked for (Linkerd's)."""
+"""Share of the remaining life after which the next certificate is asked for at the latest (Linkerd's): identity may be
+away for the other 30 %, whenever that begins."""
 JITTER: Final = 0.1
-"""Width of the share's spread, so that pods that started together do not renew together."""
+"""How much earlier at most, so that pods that started together do not renew together."""
 RENEWAL_CAP: Final = 10.0
 """Seconds between two tries at most while a certificate is still valid; without one it is the ordinary backoff."""
+RENEWAL_SHARE: Final = 0.1
+"""Of what is left of a life, that a pause between two tries may take: short-lived leaves are tried for in time too."""
+CLOCK_SECONDS: Final = 60.0
+"""How often the wall clock is looked at while a renewal is awaited. Timers stand still while a machine sleeps, and know
+nothing of a clock that is set: certificates end all the same."""
 REPORT_WITHIN: Final = 10.0
 """Seconds within which a changed trust bundle leads to a Certify, which reports its hash."""
 WAITING_NOTICE: Final = 15.0
@@ -52,7 +59,7 @@ class Contexts(Protocol):
 
 def refresh_delay(remaining: float, minimum: float, maximum: float, dice: float) -> float:
     """Seconds until the next certificate, of `remaining` seconds of life; `dice` in [0, 1)."""
-    share = REFRESH_AT + JITTER * (dice - 0.5)
+    share = REFRESH_AT - JITTER * dice
     return max(minimum, min(maximum, remaining * share))
 
 
@@ -124,8 +131,7 @@ class Identity:
                     renewal.reset()
                     await self._wait(self._next_delay())
                 else:
-                    valid = self.certificate is not None and self.certificate.valid_until > self._now()
-                    await asyncio.sleep((renewal if valid else first).delay())
+                    await asyncio.sleep(self._pause(first, renewal))
         finally:
             end_watch()
 
@@ -135,14 +141,22 @@ class Identity:
             self._log.warning("certificate is already over: is this node's clock right?", identity=self.name)
         return refresh_delay(remaining, self._min_refresh, self._max_refresh, self._dice())
 
+    def _pause(self, first: Backoff, renewal: Backoff) -> float:
+        """Seconds until the next try after one that failed."""
+        left = (self.certificate.valid_until if self.certificate else 0) - self._now()
+        return min(renewal.delay(), max(left * RENEWAL_SHARE, first.delay())) if left > 0 else first.delay()
+
     async def _wait(self, delay: float) -> None:
         """`delay` seconds, or less if a new bundle wants to be reported."""
-        try:
-            async with asyncio.timeout(delay):
-                await self._hurry.wait()
-                await asyncio.sleep(REPORT_WITHIN * self._dice())
-        except TimeoutError:
-            pass
+        loop = asyncio.get_running_loop()
+        due, deadline = self._now() + delay, loop.time() + delay
+        while (left := min(due - self._now(), deadline - loop.time())) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, CLOCK_SECONDS)):
+                    await self._hurry.wait()
+            if self._hurry.is_set():
+                await asyncio.sleep(min(left, REPORT_WITHIN * self._dice()))
+                return
 
     async def _make_key(self) -> KeyPair:
         backoff = Backoff()

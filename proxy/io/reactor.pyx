@@ -35,6 +35,9 @@ cdef class Pollable:
     cdef void crashed(self):
         pass
 
+    cdef void ended(self):
+        pass
+
 
 cdef class Timer:
     """A deadline. Subclasses override `expired`; a timer that fires is disarmed first."""
@@ -64,6 +67,11 @@ cdef class CallbackTimer(Timer):
         reactor.disarm(self)
 
 
+cdef class EndTimer(Timer):
+    cdef void expired(self):
+        self.reactor.look_for_ends(False)
+
+
 cdef class Reactor:
     """One per process; create it inside the running loop and `close` it when the loop ends."""
 
@@ -77,6 +85,8 @@ cdef class Reactor:
         self.next_turn = []
         self.graveyard = []
         self.timers = []
+        self.end_timer = EndTimer()
+        self.end_timer.reactor = self
         self.now_ns = monotonic_ns()
         loop.add_reader(self.epfd, self.poll)
 
@@ -190,6 +200,47 @@ cdef class Reactor:
         """A broken invariant of ours ends its own connection, loudly, and no other."""
         self.loop.call_exception_handler({"message": f"data path failed in {pollable!r}", "exception": exc})
         pollable.crashed()
+
+    # Ends that are hours away and are seldom reached. Together they are one timer, which is set to the first of them:
+    # a timer for each connection would be looked at with every tick.
+
+    cdef void ends_after(self, Pollable pollable, int64_t delay_ns):
+        """Have `pollable.ended` called after that time (0: never), unless it is unregistered before."""
+        if delay_ns == 0:
+            return
+        pollable.ends_ns = monotonic_ns() + delay_ns
+        if self.end_timer.slot < 0 or pollable.ends_ns < self.end_timer.deadline_ns:
+            self.arm(self.end_timer, delay_ns)
+
+    def end_all(self):
+        """Call `ended` of everything that has an end, now."""
+        self.look_for_ends(True)
+        self.run_deferred()
+
+    cdef void look_for_ends(self, bint all_of_them):
+        cdef Pollable pollable
+        cdef list due = []
+        cdef int64_t now = monotonic_ns()
+        cdef int64_t first = 0
+        for item in self.pollables:
+            if item is None or (<Pollable>item).ends_ns == 0:
+                continue
+            pollable = <Pollable>item
+            if all_of_them or pollable.ends_ns <= now:
+                due.append(pollable)
+            elif first == 0 or pollable.ends_ns < first:
+                first = pollable.ends_ns
+        for item in due:
+            pollable = <Pollable>item
+            pollable.ends_ns = 0
+            if pollable.fd < 0:
+                continue
+            try:
+                pollable.ended()
+            except Exception as exc:
+                self.crashed(pollable, exc)
+        if first != 0:
+            self.arm(self.end_timer, first - now)
 
     cdef int64_t time_ns(self):
         self.now_ns = monotonic_ns()

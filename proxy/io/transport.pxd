@@ -38,6 +38,7 @@ cdef class Protocol:
     cdef void writable(self)                                           # congestion is over
     cdef void closed(self, object reason)                              # failed; not called after our own close or abort
     cdef void crashed(self)
+    cdef void outlived(self)                                           # a certificate that it rests on has ended
 
 
 cdef class CloseTimer(Timer):
@@ -50,6 +51,7 @@ cdef class Transport(Pollable):
     cdef Protocol protocol
     cdef State state
     cdef openssl.SSL* ssl
+    cdef bint is_outlived               # it was verified by certificates that are of no force any more
     cdef bint is_cut, paused, read_pending, hangup_seen, drained, eof, write_closed, shutdown_sent, congested
     cdef bint has_signalled             # the reactor has said that there was something to read
     cdef int send_error                 # what the socket said when a send failed whose failure is yet to be dealt with

@@ -15,6 +15,7 @@ from proxy.telemetry.counters cimport TCPSeries
 from proxy.tls cimport openssl
 from proxy.tls.contexts cimport TLSContext
 from proxy.tls.peer cimport certificate_name, expect_client, expect_peer, selected_alpn, tls_failure
+from proxy.tls.svid cimport seconds_left
 
 import errno as errno_names
 
@@ -106,6 +107,9 @@ cdef class Protocol:
         pass
 
     cdef void crashed(self):
+        pass
+
+    cdef void outlived(self):
         pass
 
 
@@ -218,6 +222,11 @@ cdef class Transport(Pollable):
         protocol = self.protocol
         protocol.crashed()
         self.abort()
+
+    cdef void ended(self):
+        cdef Protocol protocol = self.protocol
+        self.is_outlived = True
+        protocol.outlived()
 
     # Reading
 
@@ -466,6 +475,7 @@ cdef class Transport(Pollable):
             self.state = OPEN
             self.peer_identity = certificate_name(self.ssl)
             self.alpn = selected_alpn(self.ssl)
+            self.reactor.ends_after(self, seconds_left(self.ssl) * 1_000_000_000)
             self.read_pending = True
             self.reactor.defer(self)
             protocol = self.protocol

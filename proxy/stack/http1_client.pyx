@@ -157,7 +157,8 @@ cdef class HTTP1Client(Upstream):
         cdef int64_t now_ns = self.transport.reactor.now_ns
         self.exchange = None
         exchange.finished(None, now_ns)
-        if exchange.keeps_alive and exchange.request_complete and not self.transport.eof:
+        if exchange.keeps_alive and exchange.request_complete and not self.transport.eof and \
+                not self.transport.is_outlived:
             self.reader.restart()
             self.observer.connection_idle(self)
         else:
@@ -180,7 +181,7 @@ cdef class HTTP1Client(Upstream):
             if event != http1.EVENT_DATA and event != http1.EVENT_TRAILERS:
                 is_clean = event == http1.EVENT_END and cursor == end and not self.transport.eof
                 break
-        if is_clean:
+        if is_clean and not self.transport.is_outlived:
             self.reader.restart()
             self.observer.connection_idle(self)
         else:
@@ -226,6 +227,11 @@ cdef class HTTP1Client(Upstream):
 
     cdef void crashed(self):
         self.closed(ConnectionAbortedError("internal error"))
+
+    cdef void outlived(self):
+        """In the pool it is of no more use; a request that is under way is its last."""
+        if self.exchange is None:
+            self.detach()
 
     cdef void broken(self, str error, int status, bint unprocessed):
         cdef HTTP1Exchange exchange = self.exchange

@@ -53,7 +53,7 @@ cdef class HTTP1Server(Downstream):
         self.transport = transport
         transport.protocol = self
         self.connections.add(self)
-        if self.connections.is_draining:
+        if self.connections.is_draining or transport.is_outlived:
             self.drain()
 
     # Requests
@@ -523,6 +523,9 @@ cdef class HTTP1Server(Downstream):
         self.is_draining = True
         if not self.request_begun and self.reader.is_idle() and self.backlog.size == 0:
             self.end()
+
+    cdef void outlived(self):
+        self.drain()
 
     def __repr__(self):
         return f"<HTTP1Server {self.transport!r} active={self.exchange.is_active}>"

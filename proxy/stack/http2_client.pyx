@@ -268,6 +268,9 @@ cdef class HTTP2Client(ClientSide):
             self.observer.session_gone(self)
         self.touch()
 
+    cpdef void drain(self):
+        self.retire()
+
     cdef void flush(self):
         ClientSide.flush(self)
         if self.transport is not None and not self.is_open and not self.streams:

@@ -63,4 +63,5 @@ cdef class HTTP2Connection(Session):
     # By side:
     cdef void connected(self, Transport transport)
     cdef void dial_failed(self, object reason)
+    cpdef void drain(self)           # carry no more than what is under way
     cdef void over(self, str error)  # nothing more will come or go: streams that are left end with `error`

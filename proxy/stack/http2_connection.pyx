@@ -65,6 +65,10 @@ cdef class ConnectionProtocol(Protocol):
         cdef HTTP2Connection connection = self.connection
         connection.give_up("internal error")
 
+    cdef void outlived(self):
+        cdef HTTP2Connection connection = self.connection
+        connection.drain()
+
 
 cdef class Flusher(Pollable):
     """Has the frames of a connection written once, at the end of the event that made them."""
@@ -266,6 +270,9 @@ cdef class HTTP2Connection(Session):
         pass
 
     cdef void dial_failed(self, object reason):
+        pass
+
+    cpdef void drain(self):
         pass
 
     cdef void over(self, str error):

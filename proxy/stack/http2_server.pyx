@@ -54,7 +54,7 @@ cdef class HTTP2Server(ServerSide):
         transport.protocol = protocol
         self.connections.add(self)
         self.touch()
-        if self.connections.is_draining:
+        if self.connections.is_draining or transport.is_outlived:
             self.drain()
 
     # Requests

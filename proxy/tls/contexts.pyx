@@ -3,6 +3,7 @@
 The suites and their order are Linkerd's; X25519MLKEM768 is offered first where the linked OpenSSL has it (>= 3.5).
 """
 from proxy.tls cimport openssl
+from proxy.tls.svid cimport objection, verify_peer, words
 
 GROUPS = (b"X25519MLKEM768:X25519:P-256:P-384", b"X25519:P-256:P-384")
 SUITES = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
@@ -11,6 +12,13 @@ cdef enum:
     # Three full records of ciphertext per read. Held only while a record is incomplete; below 64 KiB, where giving
     # memory back begins to cost a system call.
     READ_BUFFER = 3 * (16384 + 22)
+    # At least 112 bits: no RSA below 2048, no SHA-1, whatever the system's default is.
+    SECURITY_LEVEL = 2
+    # Certificates between leaf and anchor: what identity takes of an issuer. What comes beyond costs a peer its
+    # handshake, not us the checking of signatures.
+    MAX_DEPTH = 8
+    # Bytes of a peer's chain that are read at all; ours have under 2 KB, RSA ones of that depth under 20.
+    MAX_CHAIN_BYTES = 32768
 
 ALPN_HTTP1 = "tulle/http1"
 ALPN_HTTP2 = "tulle/h2"
@@ -85,9 +93,12 @@ cdef class TLSContext:
             if openssl.SSL_CTX_set1_groups_list(self.ctx, <bytes>groups) == 1:
                 break
         openssl.ERR_clear_error()
+        openssl.SSL_CTX_set_security_level(self.ctx, SECURITY_LEVEL)
+        openssl.SSL_CTX_set_verify_depth(self.ctx, MAX_DEPTH)
+        openssl.SSL_CTX_set_max_cert_list(self.ctx, MAX_CHAIN_BYTES)
         if is_server:
             openssl.SSL_CTX_set_alpn_select_cb(self.ctx, select_alpn, NULL)
-        openssl.SSL_CTX_set_verify(self.ctx, openssl.SSL_VERIFY_PEER, NULL)
+        openssl.SSL_CTX_set_verify(self.ctx, openssl.SSL_VERIFY_PEER, verify_peer)
         self.load_bundle(bundle_pem)
         if chain_der:
             self.load_chain(chain_der, key_der)
@@ -106,6 +117,8 @@ cdef class TLSContext:
             count += 1
         openssl.BIO_free(bio)
         openssl.ERR_clear_error()
+        # An anchor need not be a root: a mesh may trust one CA of a company, and not all that its root has signed.
+        openssl.X509_STORE_set_flags(store, openssl.X509_V_FLAG_PARTIAL_CHAIN)
         if count == 0:
             raise TLSConfigError("the trust bundle holds no certificate in PEM form")
 
@@ -162,9 +175,10 @@ cdef class TLSContext:
             )
             if openssl.X509_verify_cert(check) != 1:
                 error = openssl.X509_STORE_CTX_get_error(check)
-                raise TLSConfigError(
-                    f"peers would refuse the certificate: {openssl.X509_verify_cert_error_string(error).decode()}"
-                )
+                raise TLSConfigError(f"peers would refuse the certificate: {words(error)}")
+            error = objection(leaf)
+            if error != 0:
+                raise TLSConfigError(f"peers would refuse the certificate: {words(error)}")
             if openssl.X509_check_host(leaf, name, len(name), openssl.X509_CHECK_FLAG_NO_WILDCARDS, NULL) != 1:
                 raise TLSConfigError(f"the certificate is not for {identity}")
         finally:

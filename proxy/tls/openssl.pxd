@@ -1,4 +1,5 @@
 # The part of libssl and libcrypto that Tulle uses (OpenSSL >= 3.0). Declarations only.
+from libc.stdint cimport uint32_t
 
 cdef extern from "openssl/err.h" nogil:
     unsigned long ERR_get_error()
@@ -29,14 +30,30 @@ cdef extern from "openssl/bio.h":
     int BIO_meth_set_write(BIO_METHOD* m, int (*write)(BIO*, const char*, int) noexcept)
     int BIO_meth_set_ctrl(BIO_METHOD* m, long (*ctrl)(BIO*, int, long, void*) noexcept)
 
+cdef extern from "openssl/asn1.h" nogil:
+    ctypedef struct ASN1_TIME
+    int ASN1_TIME_diff(int* days, int* seconds, const ASN1_TIME* start, const ASN1_TIME* end)
+
 cdef extern from "openssl/x509.h" nogil:
     ctypedef struct X509
     ctypedef struct EVP_PKEY
+    ctypedef struct X509_NAME
+    ctypedef struct X509_EXTENSION
+    EVP_PKEY* X509_get0_pubkey(const X509* x)
+    X509_NAME* X509_get_subject_name(const X509* x)
+    int X509_NAME_entry_count(const X509_NAME* n)
+    int X509_get_ext_by_NID(const X509* x, int nid, int after)
+    X509_EXTENSION* X509_get_ext(const X509* x, int at)
+    int X509_EXTENSION_get_critical(const X509_EXTENSION* e)
+    const ASN1_TIME* X509_get0_notAfter(const X509* x)
     X509* d2i_X509(X509** a, const unsigned char** p, long n)
     void X509_free(X509* x)
     EVP_PKEY* d2i_AutoPrivateKey(EVP_PKEY** a, const unsigned char** p, long n)
     void EVP_PKEY_free(EVP_PKEY* k)
     const char* X509_verify_cert_error_string(long n)
+
+cdef extern from "openssl/evp.h" nogil:
+    int EVP_PKEY_get_group_name(const EVP_PKEY* k, char* name, size_t n, size_t* size)
 
 cdef extern from "openssl/pem.h" nogil:
     X509* PEM_read_bio_X509(BIO* b, X509** x, void* cb, void* u)
@@ -45,12 +62,25 @@ cdef extern from "openssl/x509v3.h" nogil:
     ctypedef struct ASN1_STRING
     ctypedef struct GENERAL_NAME_d:
         ASN1_STRING* dNSName
+        ASN1_STRING* uniformResourceIdentifier
     ctypedef struct GENERAL_NAME:
         int type
         GENERAL_NAME_d d
     ctypedef struct GENERAL_NAMES
     int GEN_DNS
+    int GEN_URI
     int NID_subject_alt_name
+    int NID_key_usage
+    uint32_t EXFLAG_CA
+    uint32_t EXFLAG_XKUSAGE
+    uint32_t KU_DIGITAL_SIGNATURE
+    uint32_t KU_KEY_CERT_SIGN
+    uint32_t KU_CRL_SIGN
+    uint32_t XKU_SSL_SERVER
+    uint32_t XKU_SSL_CLIENT
+    uint32_t X509_get_extension_flags(X509* x)
+    uint32_t X509_get_key_usage(X509* x)
+    uint32_t X509_get_extended_key_usage(X509* x)
     void* X509_get_ext_d2i(const X509* x, int nid, int* crit, int* idx)
     int sk_GENERAL_NAME_num(GENERAL_NAMES* names)
     GENERAL_NAME* sk_GENERAL_NAME_value(GENERAL_NAMES* names, int i)
@@ -63,8 +93,28 @@ cdef extern from "openssl/x509v3.h" nogil:
     long X509_V_ERR_HOSTNAME_MISMATCH
     long X509_V_ERR_CERT_HAS_EXPIRED
     long X509_V_ERR_CERT_NOT_YET_VALID
+    long X509_V_ERR_CERT_CHAIN_TOO_LONG
+    long X509_V_ERR_PATH_LENGTH_EXCEEDED
+    long X509_V_ERR_KEYUSAGE_NO_CERTSIGN
+    long X509_V_ERR_UNHANDLED_CRITICAL_EXTENSION
+    long X509_V_ERR_INVALID_EXTENSION
+    long X509_V_ERR_PERMITTED_VIOLATION
+    long X509_V_ERR_EXCLUDED_VIOLATION
+    long X509_V_ERR_SUBTREE_MINMAX
+    long X509_V_ERR_UNSUPPORTED_CONSTRAINT_TYPE
+    long X509_V_ERR_UNSUPPORTED_CONSTRAINT_SYNTAX
+    long X509_V_ERR_UNSUPPORTED_NAME_SYNTAX
+    long X509_V_ERR_INVALID_CA
+    long X509_V_ERR_INVALID_NON_CA
+    long X509_V_ERR_INVALID_PURPOSE
+    long X509_V_ERR_KEYUSAGE_NO_DIGITAL_SIGNATURE
+    long X509_V_ERR_EE_KEY_TOO_SMALL
+    long X509_V_ERR_CA_KEY_TOO_SMALL
+    long X509_V_ERR_CA_MD_TOO_WEAK
     ctypedef struct X509_STORE
     int X509_STORE_add_cert(X509_STORE* s, X509* x)
+    int X509_STORE_set_flags(X509_STORE* s, unsigned long flags)
+    unsigned long X509_V_FLAG_PARTIAL_CHAIN
     ctypedef struct X509_STORE_CTX
     ctypedef struct stack_st_X509 "STACK_OF(X509)":
         pass
@@ -73,6 +123,9 @@ cdef extern from "openssl/x509v3.h" nogil:
     int X509_STORE_CTX_init(X509_STORE_CTX* c, X509_STORE* s, X509* leaf, stack_st_X509* chain)
     int X509_STORE_CTX_set_purpose(X509_STORE_CTX* c, int purpose)
     int X509_STORE_CTX_get_error(const X509_STORE_CTX* c)
+    void X509_STORE_CTX_set_error(X509_STORE_CTX* c, int error)
+    int X509_STORE_CTX_get_error_depth(const X509_STORE_CTX* c)
+    X509* X509_STORE_CTX_get_current_cert(const X509_STORE_CTX* c)
     int X509_verify_cert(X509_STORE_CTX* c)
     int X509_check_host(X509* x, const char* name, size_t n, unsigned int flags, char** peername)
     int X509_PURPOSE_SSL_CLIENT
@@ -103,7 +156,9 @@ cdef extern from "openssl/ssl.h" nogil:
     X509_STORE* SSL_CTX_get_cert_store(SSL_CTX* c)
     X509* SSL_CTX_get0_certificate(const SSL_CTX* c)
     long SSL_CTX_get0_chain_certs(SSL_CTX* c, stack_st_X509** chain)
-    void SSL_CTX_set_verify(SSL_CTX* c, int mode, void* cb)
+    void SSL_CTX_set_verify_depth(SSL_CTX* c, int depth)
+    void SSL_CTX_set_security_level(SSL_CTX* c, int level)
+    long SSL_CTX_set_max_cert_list(SSL_CTX* c, long size)
     int SSL_CTX_set_purpose(SSL_CTX* c, int purpose)
     ctypedef int (*alpn_select_cb)(
         SSL*, const unsigned char**, unsigned char*, const unsigned char*, unsigned int, void*
@@ -120,7 +175,9 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_shutdown(SSL* s)
     int SSL_get_error(const SSL* s, int ret)
     int SSL_get_shutdown(const SSL* s)
-    void SSL_set_verify(SSL* s, int mode, void* cb)
+    X509* SSL_get_certificate(const SSL* s)
+    X509* SSL_get0_peer_certificate(const SSL* s)
+    int SSL_is_server(const SSL* s)
     long SSL_get_verify_result(const SSL* s)
     X509* SSL_get1_peer_certificate(const SSL* s)
     int SSL_set1_host(SSL* s, const char* name)
@@ -149,3 +206,10 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_TLSEXT_ERR_NOACK
     int SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE
     int SSL_R_UNEXPECTED_EOF_WHILE_READING
+    int SSL_R_EXCESSIVE_MESSAGE_SIZE
+
+cdef extern from "openssl/ssl.h":
+    # The callback runs inside SSL_do_handshake and SSL_read, which are called with the GIL held.
+    ctypedef int (*verify_callback)(int preverified, X509_STORE_CTX* check) noexcept
+    void SSL_CTX_set_verify(SSL_CTX* c, int mode, verify_callback callback)
+    void SSL_set_verify(SSL* s, int mode, verify_callback callback)

@@ -1,6 +1,7 @@
 """Who the other side of a TLS connection is, and why a handshake failed. Raises nothing itself: failures are values
 to raise."""
 from proxy.tls cimport openssl
+from proxy.tls.svid cimport cause, verify_peer, words
 
 
 class TLSFailure(ConnectionError):
@@ -29,7 +30,7 @@ cdef void expect_peer(openssl.SSL* ssl, str server_name, str alpn):
 cdef void expect_client(openssl.SSL* ssl, bint require_certificate):
     """The server's side: a client without a certificate gets no further where one is required."""
     if require_certificate:
-        openssl.SSL_set_verify(ssl, openssl.SSL_VERIFY_PEER | openssl.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL)
+        openssl.SSL_set_verify(ssl, openssl.SSL_VERIFY_PEER | openssl.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, verify_peer)
     openssl.SSL_set_accept_state(ssl)
 
 
@@ -72,11 +73,11 @@ cdef object tls_failure(openssl.SSL* ssl, object expected):
     cdef str detail = text.decode() if text != NULL else "connection closed"
     openssl.ERR_clear_error()
     if verified == openssl.X509_V_ERR_HOSTNAME_MISMATCH:
-        return TLSFailure("identity_mismatch", f"the peer did not prove {expected}")
-    if verified == openssl.X509_V_ERR_CERT_HAS_EXPIRED or verified == openssl.X509_V_ERR_CERT_NOT_YET_VALID:
-        return TLSFailure("certificate_expired", openssl.X509_verify_cert_error_string(verified).decode())
+        return TLSFailure(cause(verified), f"the peer did not prove {expected}")
     if verified != openssl.X509_V_OK:
-        return TLSFailure("certificate_untrusted", openssl.X509_verify_cert_error_string(verified).decode())
+        return TLSFailure(cause(verified), words(verified))
+    if code and openssl.ERR_GET_REASON(code) == openssl.SSL_R_EXCESSIVE_MESSAGE_SIZE:
+        return TLSFailure("certificate_too_large", "the peer's certificates are longer than any of the mesh's")
     if code and openssl.ERR_GET_REASON(code) == openssl.SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
         return TLSFailure("certificate_missing", "the client sent no certificate")
     if code == 0 or openssl.ERR_GET_REASON(code) == openssl.SSL_R_UNEXPECTED_EOF_WHILE_READING:

@@ -11,6 +11,7 @@ from proxy import numbers, settings
 from proxy.api import destination_pb2, identity_pb2, names
 from proxy.control import messages
 from proxy.tls.contexts import ALPN_OPAQUE, opaque_alpn, opaque_port
+from proxy.tls.svid import names_agree
 from proxy.wire import grpc, protobuf
 from tests.fuzz.cuts import each_way
 
@@ -134,6 +135,22 @@ def identity_name(data: bytes) -> None:
             made = names.workload_identity(parts[0], parts[1], *MESH)
             assert names.parse_dns_name(made.dns_name, *MESH) == made, "the name says somebody else"
             assert made.spiffe_id.isascii() and made.spiffe_id.count("/") == 6
+
+
+def leaf_names(data: bytes) -> None:
+    """The DNS name and the SPIFFE ID of a peer's certificate, a line each."""
+    dns, _, uri = data.partition(b"\n")
+    taken = names_agree(dns, uri)
+    workload, _, rest = dns.partition(b".serviceaccount.identity.")
+    account, _, namespace = workload.rpartition(b".")
+    domain = rest.partition(b".")[2]
+    assert not taken or uri == b"spiffe://%b/ns/%b/sa/%b" % (domain, namespace, account)
+    assert not taken or not set(data) - set(b"abcdefghijklmnopqrstuvwxyz0123456789-._:/\n")
+    with suppress(names.InvalidNameError, UnicodeDecodeError):
+        made = names.parse_dns_name(dns.decode("ascii"), *MESH)
+        agree = names_agree(dns, made.spiffe_id.encode())
+        # A service account may be called what separates the parts of a name; such a one gets no connection.
+        assert agree or b".serviceaccount.identity." in dns[: -len(".serviceaccount.identity.tulle.cluster.local")]
 
 
 def alpn(data: bytes) -> None:

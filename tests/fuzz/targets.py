@@ -46,6 +46,7 @@ VARINTS: Final = (
     b"\x2a\x0b\x0a\x0910.0.0.1:8", b"\x15abcd", b"\x11abcdefgh", b"\x80\x00", b"\x0b", b"\x0c",
 )  # fmt: skip
 NAMES: Final = (b".", b"..", b"-", b"\n", b"a", b"A", b"\x80", b"/", b".serviceaccount.identity.tulle.cluster.local")
+LEAF: Final = (*NAMES, b"spiffe://", b"/ns/", b"/sa/", b"SPIFFE://", b":1", b"%2e", b"?", b"#", b"@", b"\0", b"x" * 300)
 SETTINGS: Final = (
     b",", b"-", b":", b"[", b"]", b"/", b" ", b"%eth0", b"::1", b"fd00::/8", b"10.0.0.1", b"0.0.0.0/0", b"0", b"1-2",
     b"65535", b"65536", b"ms", b"s", b"d", b"9" * 400, b"auto", b"true", b'{"port": 1, "path": "/"}', b"[" * 2000,
@@ -82,6 +83,7 @@ TARGETS: Final = {
         Target("destination-update", control.update, VARINTS),
         Target("identity-certificate", control.certificate, VARINTS),
         Target("identity-name", control.identity_name, NAMES),
+        Target("leaf-names", control.leaf_names, LEAF),
         Target("setting", control.setting, SETTINGS),
     )
 }  # fmt: skip

@@ -21,6 +21,7 @@ from components.destination.ports import EMPTY, parse_ports
 from components.destination.publisher import Publisher
 from components.destination.server import DestinationService
 from components.destination.server import make_server as make_destination
+from components.identity import authority
 from components.identity.claims import Claims, TokenError
 from components.identity.issuer import IssuerFiles
 from components.identity.limits import Limits
@@ -153,7 +154,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--address", required=True)
     parser.add_argument("--leaf-seconds", type=float, default=86400)
+    parser.add_argument("--skew-seconds", type=float, default=authority.SKEW.total_seconds())
     options = parser.parse_args()
+    authority.SKEW = datetime.timedelta(seconds=options.skew_seconds)  # type: ignore[misc]
     sys.stdout = sys.stderr
     configure_logging("error", "kit")
     asyncio.run(serve(options))

@@ -15,6 +15,7 @@ redirected.
 import contextlib
 import itertools
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -29,7 +30,7 @@ from components.trust.authority import KeyPair, make_anchor, make_issuer
 from proxy.api import labels, names
 from tests.kit.control import DOMAIN, make_token
 from tests.kit.netns import Namespace, Switch
-from tests.kit.sidecar import ROOT, Answer, Failed, Proxy, read_answer
+from tests.kit.sidecar import ROOT, Answer, Failed, Proxy, as_proxy_user, read_answer
 
 SERVICES: Final = "10.96.0"
 SERVICES6: Final = "fd12:96::"
@@ -105,8 +106,15 @@ class Pod:
 class Mesh:
     """A switch, a control plane and pods. Everything ends with the context."""
 
-    def __init__(self, leaf_seconds: float = 86400) -> None:
+    def __init__(self, leaf_seconds: float = 86400, skew_seconds: float = 20) -> None:
         self.leaf_seconds = leaf_seconds
+        self.skew_seconds = skew_seconds
+        self.control_environ: dict[str, str] = {}
+        """Variables of the control plane's process alone."""
+        self.proxy_prefix: list[str] = []
+        """Words before the command line of every proxy that is given none of its own."""
+        self.settings: dict[str, str] = {}
+        """Settings of every proxy, without their prefix, where it is given none of its own."""
         self.folder = Path(tempfile.mkdtemp(prefix="tulle-mesh-"))
         self.folder.chmod(0o755)
         self.pods: list[Pod] = []
@@ -172,12 +180,14 @@ class Mesh:
         """Start both services, and tell them what they should know."""
         command = [
             sys.executable, "-m", "tests.kit.control", "--folder", str(self.folder),
-            "--address", self.control_pod.ip, "--leaf-seconds", str(self.leaf_seconds),
+            "--address", self.control_pod.ip,
+            "--leaf-seconds", str(self.leaf_seconds), "--skew-seconds", str(self.skew_seconds),
         ]  # fmt: skip
         with (self.folder / "control.log").open("ab") as log:
             self.control = subprocess.Popen(
                 self.control_pod.namespace.command(*command),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT,
+                env={**os.environ, **self.control_environ},
             )  # fmt: skip
         self._answered()
         for fact in list(self.facts.values()):
@@ -257,7 +267,9 @@ class Mesh:
     ) -> None:
         """Redirect the pod and start its proxy."""
         pod.redirect(*redirect)
-        own = {f"TULLE_PROXY_{key}": value for key, value in environ.items()}
+        own = {f"TULLE_PROXY_{key}": value for key, value in {**self.settings, **environ}.items()}
+        if command is None and self.proxy_prefix:
+            command = [*self.proxy_prefix, *as_proxy_user(), sys.executable, "-m", "proxy"]
         pod.proxy = Proxy(pod, {**pod.environ(), **own}, command)
         pod.proxy.start()
         if ready:

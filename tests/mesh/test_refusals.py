@@ -25,7 +25,7 @@ def authority_of(mesh: Mesh) -> Authority:
 def leaf_for(mesh: Mesh, case: str) -> Leaf | None:
     """What a client of each kind shows."""
     if case == "identity_foreign":
-        return authority_of(mesh).leaf("mail.company.example")
+        return authority_of(mesh).leaf(NAME.replace("cluster.local", "other.example"))
     if case == "certificate_missing":
         return None
     if case == "certificate_untrusted":

@@ -35,7 +35,7 @@ class Mesh:
         self.api.put("secrets", objects.anchor_secret(TRUST, labels.ANCHOR_SECRET, self.anchor), TRUST)
         self.api.put("secrets", objects.issuer_secret(MESH, self.issuer, self.anchor.certificate), MESH)
         self.api.put("configmaps", objects.bundle_map(MESH, self.anchor.certificate), MESH)
-        self.keeper = Renewal(self.api.kube(), MESH, TRUST, "cluster.local", labels.ANCHOR_SECRET, LIFE)
+        self.keeper = Renewal(self.api.kube(), MESH, TRUST, "cluster.local", LIFE)
 
     @property
     def now_issuing(self) -> KeyPair:
