@@ -266,7 +266,12 @@ FORMS: Final[Mapping[str, Form]] = {
     "prometheus.enabled": Flag(),
     "prometheus.url": Text("an http(s) address, or empty", re.compile(r"(https?://\S+)?")),
     "prometheus.retention": _SPAN,
-    "prometheus.scrapeInterval": _SPAN,
+    "prometheus.scrapeInterval": Duration(1.0, "a duration like 10s, at least 1s"),
+    "upgrade.restart": Flag(),
+    "upgrade.first": Texts(f"a list of namespaces, each {DNS_LABEL}", LABEL),
+    "upgrade.percent": Number(range(1, 101)),
+    "upgrade.pause": Duration(1.0, "a duration like 60s, at least 1s"),
+    "upgrade.tolerance": Number(range(101)),
     "demo.enabled": Flag(),
     "demo.rate": Number(range(10_001)),
 }

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _options(command: F) -> F:
-    """The options that all four share."""
+def stack_options(command: F) -> F:
+    """The options of every command about a stack."""
     for option in (
         click.option(
             "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to print the result."
@@ -47,7 +47,7 @@ def _options(command: F) -> F:
 
 
 @click.command()
-@_options
+@stack_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before changing the cluster.")
 @click.option("--adopt", is_flag=True, help="Take over objects that exist already but were not made by this stack.")
 def up(yes: bool, adopt: bool, **options: Any) -> None:
@@ -59,7 +59,7 @@ def up(yes: bool, adopt: bool, **options: Any) -> None:
             display.plan(plan)
         _refuse(plan)
         if not plan.quiet:
-            _confirm(yes, "Apply these changes?")
+            confirm(yes, "Apply these changes?")
         with display:
             result = deployment.up()
         if not as_json:
@@ -68,10 +68,14 @@ def up(yes: bool, adopt: bool, **options: Any) -> None:
         return {**result.tally.as_json(), "outputs": dict(result.outputs)}
 
     _run(act, adopt=adopt, **options)
+    if options["output"] == "text":
+        from components.cli.upgrade import remind
+
+        remind(options)
 
 
 @click.command()
-@_options
+@stack_options
 @click.option("--adopt", is_flag=True, help="Plan as `up --adopt` would act.")
 def preview(adopt: bool, **options: Any) -> None:
     """Show what `up` would change, by server-side dry runs; change nothing."""
@@ -87,7 +91,7 @@ def preview(adopt: bool, **options: Any) -> None:
 
 
 @click.command()
-@_options
+@stack_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting.")
 @click.option("--leave-injected", is_flag=True, help="Go on although pods of others still have the mesh's proxies.")
 def down(yes: bool, leave_injected: bool, **options: Any) -> None:
@@ -104,7 +108,7 @@ def down(yes: bool, leave_injected: bool, **options: Any) -> None:
         if not leave_injected:
             deployment.refuse_injected()
         if not plan.quiet:
-            _confirm(yes, "Delete these?")
+            confirm(yes, "Delete these?")
         with display:
             result = deployment.down()
         if not as_json:
@@ -115,7 +119,7 @@ def down(yes: bool, leave_injected: bool, **options: Any) -> None:
 
 
 @click.command()
-@_options
+@stack_options
 def outputs(**options: Any) -> None:
     """Print the outputs of the last `up`."""
 
@@ -175,7 +179,8 @@ def _refuse(plan: "Tally") -> None:
     guarding.refuse(plan.violations)
 
 
-def _confirm(yes: bool, question: str) -> None:
+def confirm(yes: bool, question: str) -> None:
+    """Ask, unless --yes was given; raises ClickException where nobody can be asked."""
     if yes:
         return
     if not sys.stdin.isatty():

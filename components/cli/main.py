@@ -14,6 +14,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "up": ("components.cli.deploy_commands", "Bring the cluster to what the program declares."),
     "preview": ("components.cli.deploy_commands", "Show what `up` would change."),
     "down": ("components.cli.deploy_commands", "Remove what `up` made."),
+    "upgrade": ("components.cli.upgrade", "Restart workloads with older proxies, wave by wave."),
     "outputs": ("components.cli.deploy_commands", "Print the stack's outputs."),
     "render": ("components.cli.render", "Print the stack as YAML for kubectl apply."),
     "config": ("components.cli.config", "What can be set, and what the settings ask of nodes."),

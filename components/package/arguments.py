@@ -109,3 +109,19 @@ class MeshArgs(TypedDict):
     """How long Prometheus keeps samples. Default: "6h"."""
     prometheus_scrape_interval: NotRequired[str]
     """How often Prometheus asks each proxy. Default: "10s"."""
+    upgrade_restart: NotRequired[bool]
+    """Let a deployment restart workloads with older proxies, wave by wave, as `tulle upgrade` does when it is asked to.
+    Default: false.
+    """
+    upgrade_first: NotRequired[list[str]]
+    """Namespaces of the stack whose workloads are restarted first, in this order; the others follow by name. Default:
+    [].
+    """
+    upgrade_percent: NotRequired[int]
+    """Per cent of a namespace's workloads that are restarted at a time, rounded up. Default: 25."""
+    upgrade_pause: NotRequired[str]
+    """Time between two waves, over which success is measured; at least four of prometheus.scrapeInterval. Default:
+    "60s".
+    """
+    upgrade_tolerance: NotRequired[int]
+    """Per cent by which success may fall before an upgrade stops; 100 measures nothing. Default: 1."""

@@ -37,6 +37,7 @@ KINDS: Final = {
         "Deployment": ("deployments", True),
         "ReplicaSet": ("replicasets", True),
         "StatefulSet": ("statefulsets", True),
+        "DaemonSet": ("daemonsets", True),
     },
     "batch/v1": {"Job": ("jobs", True)},
     "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},

@@ -73,11 +73,11 @@ class Pod:
         }  # fmt: skip
         return {f"TULLE_PROXY_{name}": value for name, value in values.items()}
 
-    def redirect(self, *arguments: str) -> None:
+    def redirect(self, *arguments: str, tree: Path = ROOT) -> None:
         """What the init container does."""
         subprocess.run(
             self.namespace.command(sys.executable, "-m", "proxy.redirect", *arguments),
-            check=True, capture_output=True, text=True, cwd=ROOT, timeout=30,
+            check=True, capture_output=True, text=True, cwd=tree, timeout=30,
         )  # fmt: skip
 
     def connect(self, address: tuple[str, int], seconds: float = 10) -> socket.socket:
@@ -105,8 +105,10 @@ class Pod:
 class Mesh:
     """A switch, a control plane and pods. Everything ends with the context."""
 
-    def __init__(self, leaf_seconds: float = 86400) -> None:
+    def __init__(self, leaf_seconds: float = 86400, control_tree: Path = ROOT) -> None:
+        """`control_tree` is the source tree that the control plane runs from, and the proxy in front of it."""
         self.leaf_seconds = leaf_seconds
+        self.control_tree = control_tree
         self.folder = Path(tempfile.mkdtemp(prefix="tulle-mesh-"))
         self.folder.chmod(0o755)
         self.pods: list[Pod] = []
@@ -133,6 +135,7 @@ class Mesh:
                 self.control_pod,
                 {"INBOUND_DEFAULT_POLICY": "all-authenticated",
                  "INBOUND_TLS_UNAUTHENTICATED_PORTS": str(labels.IDENTITY_PORT)},
+                tree=self.control_tree,
             )  # fmt: skip
             self.control_address = self.control_pod.ip
         except BaseException:
@@ -177,7 +180,7 @@ class Mesh:
         with (self.folder / "control.log").open("ab") as log:
             self.control = subprocess.Popen(
                 self.control_pod.namespace.command(*command),
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=self.control_tree,
             )  # fmt: skip
         self._answered()
         for fact in list(self.facts.values()):
@@ -228,6 +231,7 @@ class Mesh:
         command: list[str] | None = None,
         redirect: tuple[str, ...] = (),
         settings: Mapping[str, str] | None = None,
+        tree: Path = ROOT,
         **more: str,
     ) -> Pod:
         """A pod; `settings` and `more` are proxy settings without their prefix."""
@@ -243,7 +247,7 @@ class Mesh:
             environ.setdefault("INBOUND_OPAQUE_PORTS", opaque)
         self.tell(f"pod {namespace}/{name}", {"pod": fact})
         if meshed:
-            self.start_proxy(pod, environ, command=command, ready=ready, redirect=redirect)
+            self.start_proxy(pod, environ, command=command, ready=ready, redirect=redirect, tree=tree)
         return pod
 
     def start_proxy(
@@ -254,11 +258,12 @@ class Mesh:
         command: list[str] | None = None,
         ready: bool = True,
         redirect: tuple[str, ...] = (),
+        tree: Path = ROOT,
     ) -> None:
-        """Redirect the pod and start its proxy."""
-        pod.redirect(*redirect)
+        """Redirect the pod and start its proxy, both as they are in a source tree."""
+        pod.redirect(*redirect, tree=tree)
         own = {f"TULLE_PROXY_{key}": value for key, value in environ.items()}
-        pod.proxy = Proxy(pod, {**pod.environ(), **own}, command)
+        pod.proxy = Proxy(pod, {**pod.environ(), **own}, command, tree)
         pod.proxy.start()
         if ready:
             pod.proxy.wait_ready()
