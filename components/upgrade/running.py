@@ -27,6 +27,7 @@ RESTARTED_AT: Final = "kubectl.kubernetes.io/restartedAt"
 CONTROL_PLANE: Final = ("identity", "destination", "injector")
 MANAGER: Final = "tulle-upgrade"
 """Field manager of the one field that it sets in other people's workloads."""
+SECONDS_PER_POD: Final = 60.0
 LOOK_SECONDS: Final = 2.0
 NOTHING: Final[Figures] = {}
 
@@ -197,7 +198,7 @@ class Upgrade:
             return
         try:
             waiting.until_ready(
-                self._cluster, live, waiting.READY_TIMEOUT, self._stop, lambda why: self._report(f"  {workload}: {why}")
+                self._cluster, live, _patience(live), self._stop, lambda why: self._report(f"  {workload}: {why}")
             )
         except NotReadyError as error:
             raise self._stopped(record, error.problem, error.way_out) from error
@@ -254,6 +255,14 @@ class Upgrade:
 
 def _ref(workload: Workload) -> Ref:
     return Ref("apps/v1", KINDS[workload.kind], workload.namespace, workload.name)
+
+
+def _patience(live: Mapping[str, Any]) -> float:
+    """Seconds that a rollout may take: pods may be replaced one by one."""
+    pods = live["spec"].get("replicas", 1)
+    if live["kind"] == "DaemonSet":
+        pods = (live.get("status") or {}).get("desiredNumberScheduled", 1)
+    return max(waiting.READY_TIMEOUT, SECONDS_PER_POD * int(pods))
 
 
 def _said(figures: Mapping[str, tuple[float, float]]) -> str:

@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 
 from components.deploy.cluster import Cluster
+from components.deploy.deployment import Deployment
 from components.deploy.errors import DeployError
 from components.deploy.refs import Target
+from components.deploy.steps import Action, Tally
 from components.injector.config import CONFIG_KEY, CONFIG_MAP, InjectorConfig, ProxySettings, encode_config
 from components.upgrade import record as records
 from components.upgrade.running import CONTROL_PLANE, RESTARTED_AT, Upgrade
 from components.upgrade.settings import Settings, settings_of
-from components.upgrade.survey import Workload
+from components.upgrade.survey import Workload, proxy_image
 from proxy.api import labels
-from tests.iac.kit import Graph, arguments, run
-from tests.iac.rest import RestApi, serving
+from tests.iac.kit import CERTIFICATE, Graph, arguments, run
+from tests.iac.rest import RestApi, serving, unguarded
 from tests.unit.test_upgrade_waves import NEW, OLD, namespace, pod, workload
 
 Json = dict[str, Any]
@@ -231,7 +233,64 @@ def test_a_stack_that_asks_for_it_has_its_data_plane_after_everything_else() -> 
 def test_a_pause_is_long_enough_for_samples() -> None:
     assert settings_of(arguments("local", upgrade_pause="5s")).pause == 20
     assert settings_of(arguments("prod")).pause == 60
-    mesh = arguments("existing", upgrade_first=json.dumps(["default"]))
+    mesh = arguments("existing", upgrade_first=json.dumps(["default"]), trust_bundle=CERTIFICATE)
     assert settings_of(mesh).prometheus_url == "http://prometheus.monitoring:9090"
     assert settings_of(mesh).namespaces == ("default",)
     assert labels.MESH_NAMESPACE not in settings_of(mesh).namespaces
+
+
+@dataclass(slots=True)
+class Whole:
+    """The whole mesh on an API server in memory, with one adopted namespace and a workload in it."""
+
+    api: RestApi
+    target: Target
+    rollouts: Rollouts
+
+    def deploy(self, tag: str, **more: str) -> Tally:
+        found = unguarded(Path(self.target.kubeconfig).parent)
+        values = {"images.tag": tag, "upgrade.restart": "true", "upgrade.tolerance": "100", "upgrade.pause": "1s"}
+        values |= {"demo.enabled": "false", "prometheus.scrapeInterval": "1s", "adoptedNamespaces": '["shop"]', **more}
+        made = Deployment(found, "local", found.config("local", values), self.target)
+        self.rollouts.gives = f"localhost/tulle/proxy:{tag}"
+        try:
+            return made.up().tally
+        finally:
+            made.close()
+
+    def pods(self) -> list[str]:
+        found = self.api.objects.items()
+        return [proxy_image(each) for (kind, place, _), each in found if (kind, place) == ("pods", "shop")]
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Iterator[Whole]:
+    with serving(tmp_path) as (api, target):
+        api.put("namespaces", {"kind": "Namespace", **namespace("shop")})
+        yield Whole(api, target, Rollouts(api))
+
+
+@pytest.mark.timeout(900)
+def test_a_deployment_with_a_new_version_brings_the_control_plane_first_and_then_the_pods(whole: Whole) -> None:
+    whole.deploy("1")
+    whole.api.put("deployments", workload("web"), "shop")
+    whole.api.put("pods", pod("web", "localhost/tulle/proxy:1"), "shop")
+    assert whole.deploy("1").quiet, "what runs is what is declared"
+
+    whole.api.writes.clear()
+    tally = whole.deploy("2")
+    written = [what for verb, what in whole.api.writes if verb == "PATCH" and what.startswith("deployments/")]
+    assert written[-1] == "deployments/shop/web", "last of all"
+    assert {f"deployments/tulle/{name}" for name in CONTROL_PLANE} < set(written)
+    assert whole.pods() == ["localhost/tulle/proxy:2"]
+    assert any("DataPlane" in step.label and step.action is Action.UPDATE for step in tally.steps)
+    assert whole.deploy("2").quiet
+
+    # One that stops leaves the deployment undone, and the next one goes on.
+    answer, whole.api.answer = whole.api.answer, whole.rollouts._answer  # type: ignore[method-assign]
+    with pytest.raises(DeployError, match="its new pods do not run localhost/tulle/proxy:3"):
+        whole.deploy("3")
+    whole.api.answer = answer  # type: ignore[method-assign]
+    whole.api.put("deployments", workload("web"), "shop")
+    assert not whole.deploy("3").quiet
+    assert whole.pods() == ["localhost/tulle/proxy:3"]
