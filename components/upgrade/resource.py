@@ -3,6 +3,7 @@ brings running proxies to it, under both deployers alike. It waits for everythin
 """
 
 import sys
+import threading
 from dataclasses import asdict
 from typing import Any
 
@@ -19,15 +20,17 @@ class DataPlaneProvider(ResourceProvider):
     """
 
     serialize_as_secret_always = False
+    stopping: threading.Event | None = None
+    """Set by the embedded deployer, so that whoever interrupts a deployment ends the waves too."""
 
     def create(self, props: dict[str, Any]) -> CreateResult:
         """Bring all proxies to the declared image: on a new mesh there is nothing to do."""
-        _upgrade(props)
+        _upgrade(props, self.stopping)
         return CreateResult("data-plane", dict(props))
 
     def update(self, _id: str, _olds: dict[str, Any], props: dict[str, Any]) -> UpdateResult:
         """Bring all proxies to the new image."""
-        _upgrade(props)
+        _upgrade(props, self.stopping)
         return UpdateResult(dict(props))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
@@ -46,7 +49,7 @@ class DataPlane(Resource, module="tulle", name="DataPlane"):
         super().__init__(DataPlaneProvider(), name, {**cluster, **settings}, opts)
 
 
-def _upgrade(props: dict[str, Any]) -> None:
+def _upgrade(props: dict[str, Any], stopping: threading.Event | None) -> None:
     import contextlib
 
     from components.cli.access import Access
@@ -59,4 +62,5 @@ def _upgrade(props: dict[str, Any]) -> None:
     lists = {key: tuple(map(str, given[key])) for key in ("namespaces", "first")}
     settings = Settings(**{**given, **numbers, **lists})
     with contextlib.closing(Access(Target(str(props["kubeconfig"]), str(props["context"])))) as access:
-        Upgrade(access, settings, measure_of(access, settings), lambda line: print(line, file=sys.stderr)).run()
+        measure = measure_of(access, settings)
+        Upgrade(access, settings, measure, lambda line: print(line, file=sys.stderr), stopping).run()

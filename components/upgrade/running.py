@@ -13,7 +13,7 @@ from components.cli.access import Access
 from components.cli.prometheus import OtherPrometheus, Prometheus
 from components.deploy import readiness, waiting
 from components.deploy.cluster import Cluster
-from components.deploy.errors import DeployError, NotReadyError
+from components.deploy.errors import DeployError, NotReadyError, StoppedError
 from components.deploy.refs import Ref
 from components.injector.config import CONFIG_KEY, CONFIG_MAP, ConfigError, InjectorConfig, decode_config
 from components.upgrade import record as records
@@ -60,14 +60,21 @@ class Upgrade:
     """The upgrade of one stack's data plane on one cluster."""
 
     def __init__(
-        self, cluster: Cluster, settings: Settings, measure: Measure | None, report: Callable[[str], None]
+        self,
+        cluster: Cluster,
+        settings: Settings,
+        measure: Measure | None,
+        report: Callable[[str], None],
+        stop: threading.Event | None = None,
     ) -> None:
-        """`measure` may be None where `settings.tolerance` asks for no figures; `report` gets a line at each step."""
+        """`measure` may be None where `settings.tolerance` asks for no figures; `report` gets a line at each step; once
+        `stop` is set, a run ends with StoppedError.
+        """
         self._cluster = cluster
         self._settings = settings
         self._measure = measure
         self._report = report
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self._address = Ref("v1", "ConfigMap", settings.mesh_namespace, records.NAME)
 
     def plan(self) -> tuple[list[Wave], Survey]:
@@ -97,7 +104,7 @@ class Upgrade:
                 if not record.before and self._settings.tolerance < EVERYTHING:
                     # The control plane, and with it Prometheus, may have started a moment ago.
                     self._report(f"measuring for {self._settings.pause} s before the first wave")
-                    time.sleep(self._settings.pause)
+                    self._rest(self._settings.pause)
                 figures = self._figures(wave.namespace)
                 record = self._write(replace(record, before={**record.before, wave.namespace: figures}))
             left = len(planned) - 1
@@ -183,7 +190,7 @@ class Upgrade:
             if reason != said:
                 self._report(f"  {workload}: {reason}")
                 said = reason
-            time.sleep(LOOK_SECONDS)
+            self._rest(LOOK_SECONDS)
         annotations = live["spec"]["template"]["metadata"].get("annotations") or {}
         if annotations.get(RESTARTED_AT) != record.started:
             # With its UID: one that was deleted meanwhile must not be made anew of this one field.
@@ -209,7 +216,7 @@ class Upgrade:
         while True:
             looks += 1
             self._report(f"  {namespace}: watching for {self._settings.pause} s")
-            time.sleep(self._settings.pause)
+            self._rest(self._settings.pause)
             after = self._figures(namespace)
             verdict = judge(before, after, self._settings.tolerance, self._settings.pause, looks)
             if isinstance(verdict, Go):
@@ -223,6 +230,10 @@ class Upgrade:
                     "--accept goes on with things as they are.",
                 )
             self._report(f"  {namespace}: {verdict.reason}; looking again")
+
+    def _rest(self, seconds: float) -> None:
+        if self._stop.wait(seconds):
+            raise StoppedError("the upgrade was stopped", "Run it again to go on.")
 
     def _figures(self, namespace: str) -> Figures:
         if self._settings.tolerance >= EVERYTHING:

@@ -4,6 +4,7 @@ Prometheus' answers are given here; the real one is asked in `tests/kube/test_up
 """
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from components.deploy.cluster import Cluster
 from components.deploy.deployment import Deployment
-from components.deploy.errors import DeployError
+from components.deploy.errors import DeployError, StoppedError
 from components.deploy.refs import Target
 from components.deploy.steps import Action, Tally
 from components.injector.config import CONFIG_KEY, CONFIG_MAP, InjectorConfig, ProxySettings, encode_config
@@ -189,6 +190,18 @@ def test_pods_that_come_back_no_newer_end_it(place: Place) -> None:
     with pytest.raises(DeployError, match="was restarted, but its new pods do not run"):
         place.upgrade().run()
     assert len(place.rollouts.restarted) == 2
+
+
+def test_whoever_stops_a_run_is_not_kept_waiting_by_its_pauses(place: Place) -> None:
+    stop = threading.Event()
+    slow = Upgrade(Cluster(place.target), replace(SETTINGS, pause=600), place.prometheus, place.lines.append, stop)
+    timer = threading.Timer(0.5, stop.set)
+    timer.start()
+    with pytest.raises(StoppedError):
+        slow.run()
+    timer.join()
+    assert not place.rollouts.restarted
+    assert place.record().state == records.RUNNING, "the next run goes on"
 
 
 def test_the_control_plane_comes_first(place: Place) -> None:
