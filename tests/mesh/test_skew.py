@@ -21,6 +21,9 @@ from tests.kit.topology import Mesh, Pod
 from tests.kit.waiting import until
 from tests.mesh.conftest import NEEDS, TOOLS
 
+# The first of them may have to compile the pinned release.
+pytestmark = pytest.mark.timeout(3600)
+
 PORT = 8080
 RENEWED = {"IDENTITY_MIN_REFRESH": "200ms", "IDENTITY_MAX_REFRESH": "1s"}
 PAIRS = [("old", "old"), ("old", "new"), ("new", "old"), ("new", "new")]
