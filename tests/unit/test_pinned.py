@@ -6,6 +6,8 @@ The record is held to the release itself where its history is at hand; `tests/me
 
 import base64
 import json
+import subprocess
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -128,3 +130,19 @@ def test_the_record_is_what_the_pinned_release_says() -> None:
 def test_this_tree_can_be_recorded_too() -> None:
     """What the next pin will be made with."""
     assert set(record()) == set(RECORD)
+
+
+def test_a_clone_without_the_release_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not (pinned.ROOT / ".git").exists():
+        pytest.skip("the pinned release (tree ...) is not here, and no clone can be made of what is none")
+    command = ["git", "clone", "--quiet", "--depth=1", pinned.ROOT.as_uri(), str(tmp_path / "shallow")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    monkeypatch.setattr(pinned, "TREE", "f" * 40)
+    with pytest.raises(AssertionError, match="pin a release that is in it"):
+        pinned.require()
+    monkeypatch.setattr(pinned, "ROOT", tmp_path / "shallow")
+    with pytest.raises(pinned.MissingError, match="git fetch --unshallow"):
+        pinned.require()
+    monkeypatch.setattr(pinned, "ROOT", tmp_path)
+    with pytest.raises(pinned.MissingError, match="this is no clone"):
+        pinned.require()
