@@ -117,6 +117,21 @@ class TelemetrySettings(TypedDict):
     """How often proxies are asked."""
 
 
+class UpgradeSettings(TypedDict):
+    """How running proxies are brought to a new version."""
+
+    restart: bool
+    """A deployment restarts workloads by itself."""
+    first: list[str]
+    """Namespaces that come first, in order."""
+    percent: int
+    """Per cent of a namespace's workloads in one wave."""
+    pause: int
+    """Seconds between waves."""
+    tolerance: int
+    """Per cent by which success may fall; 100 measures nothing."""
+
+
 class DemoSettings(TypedDict):
     """The demo application."""
 
@@ -162,6 +177,8 @@ class MeshSettings(TypedDict):
     """Prometheus."""
     nodes: NodeSettings
     """What is known of the nodes."""
+    upgrade: UpgradeSettings
+    """Upgrades of the data plane."""
     demo: DemoSettings
     """The demo."""
     rendered: bool

@@ -1,7 +1,7 @@
 """The composition root of the mesh's resources: the only place that decides order.
 
 Read it top to bottom as the mesh comes up: mark, namespaces, trust and its keeper, identity, destination, injector,
-Prometheus, meshed namespaces, demo.
+Prometheus, meshed namespaces, demo, and at last the proxies that run already.
 """
 
 import json
@@ -25,6 +25,7 @@ from components.nodes.report import require_fit
 from components.settings import read
 from components.telemetry.resource import Prometheus
 from components.trust.resource import CertificateAuthority
+from components.upgrade.resource import DataPlane
 from components.workload import labelling, labels_of
 from proxy.api import labels
 
@@ -102,15 +103,23 @@ class Mesh(pulumi.ComponentResource):
         meshed: ComponentArgs = {"mesh": args, "namespace": mesh_namespace, "after": [authority]}
         control_plane = ControlPlane(f"{name}-control-plane", meshed, child)
         self.prometheus_url = pulumi.Output.from_input(args["telemetry"]["url"])
+        prometheus: list[pulumi.Resource] = []
         if args["telemetry"]["enabled"] and not args["telemetry"]["url"]:
-            prometheus = Prometheus(f"{name}-prometheus", meshed, child)
-            self.prometheus_url = prometheus.url
-        for namespace in args["meshed_namespaces"]:
+            made = Prometheus(f"{name}-prometheus", meshed, child)
+            self.prometheus_url = made.url
+            prometheus.append(made)
+        meshed_namespaces: list[pulumi.Resource] = [
             MeshedNamespace(f"{name}-{namespace}", {"namespace": namespace}, owned)
-        for namespace in args["adopted_namespaces"]:
-            adopt_namespace(f"{name}-{namespace}", namespace, owned)
+            for namespace in args["meshed_namespaces"]
+        ]
+        meshed_namespaces += [
+            adopt_namespace(f"{name}-{namespace}", namespace, owned) for namespace in args["adopted_namespaces"]
+        ]
         if args["demo"]["enabled"]:
-            Demo(f"{name}-demo", args, control_plane.injector, child)
+            meshed_namespaces.append(Demo(f"{name}-demo", args, control_plane.injector, child))
+        if args["upgrade"]["restart"] and not args["rendered"]:
+            waits = [control_plane, *prometheus, *meshed_namespaces]
+            DataPlane(f"{name}-data-plane", args, pulumi.ResourceOptions(parent=self, depends_on=waits))
         self.trust_bundle = authority.bundle
         self.register_outputs({"trustBundle": self.trust_bundle})
 

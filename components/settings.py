@@ -5,6 +5,7 @@ Types, defaults and sentences stand in `Pulumi.yaml`, what one key allows in `fo
 agree on. Components never read config themselves.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,12 +13,14 @@ from components.args import ImageSettings, MeshSettings, ProxyDefaults
 from components.deploy.errors import DeployError
 from components.deploy.refs import Target
 from components.deploy.target import choose
-from components.forms import FORMS, IMAGES, amount
+from components.forms import FORMS, IMAGES, amount, seconds
 
 PROJECT: Final = "tulle"
 DEPLOYER: Final = "deployer"
 """A key that no stack sets: which way of deploying runs the program, where it is not the Pulumi CLI."""
 RENDER: Final = "render"
+SAMPLES: Final = 4
+"""Scrapes that a rate needs at least to say something."""
 LONGEST_SHOWN: Final = 120
 """Characters of a refused value that an error shows: a certificate in the wrong key must not fill a terminal."""
 
@@ -73,6 +76,13 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
             "scrape_interval": given["prometheus.scrapeInterval"],
         },
         "nodes": {"report": given["nodes.report"], "max_age": given["nodes.maxAge"]},
+        "upgrade": {
+            "restart": given["upgrade.restart"],
+            "first": given["upgrade.first"],
+            "percent": given["upgrade.percent"],
+            "pause": _pause(given),
+            "tolerance": given["upgrade.tolerance"],
+        },
         "demo": {"enabled": given["demo.enabled"], "rate": given["demo.rate"]},
         "rendered": raw.get(f"{PROJECT}:{DEPLOYER}") == RENDER,
     }
@@ -130,6 +140,13 @@ def _check_agreement(settings: MeshSettings) -> None:
     if amount(proxy["memory_limit"]) < amount(proxy["memory_request"]):
         wanted = f"at least proxy.memoryRequest ({proxy['memory_request']})"
         raise SettingsError("proxy.memoryLimit", proxy["memory_limit"], wanted)
+
+
+def _pause(given: Mapping[str, Any]) -> int:
+    """Seconds between two waves: time enough for the samples by which a wave is judged."""
+    interval = given["prometheus.scrapeInterval"]
+    scraped = SAMPLES * seconds(interval)
+    return math.ceil(max(seconds(given["upgrade.pause"]), scraped))
 
 
 def _images(given: Mapping[str, Any]) -> ImageSettings:

@@ -18,14 +18,17 @@ BUDGETS: Final = {
     "unit": 90,
     "wire": 30,
     "fuzz": 60,
-    "iac": 240,
+    "iac": 270,
     "policies": 30,
     "ansible": 600,
-    "mesh": 780,
+    "mesh": 900,
     "conformance": 120,
-    "kube": 780,
+    "kube": 980,
 }
-"""Seconds for each suite on two cores, the cluster already running: 46 minutes in all."""
+"""Seconds for each suite on two cores, the cluster already running: 51 minutes in all."""
+
+EXCUSED: Final = "the pinned release (tree "
+"""What a clone without history cannot have, whatever its machine can do: skipped there, loudly, and no failure."""
 
 TESTS: Final = Path(__file__).parent
 _spent: dict[str, float] = defaultdict(float)
@@ -42,7 +45,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """In CI as root everything can run, so a skip there hides something that was not tested: it is a failure."""
     outcome: Any = yield
     report: pytest.TestReport = outcome.get_result()
-    if report.skipped and must_run():
+    if report.skipped and must_run() and not any(EXCUSED in str(part) for part in report.longrepr or ()):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: skipped in CI as root: {reason}"

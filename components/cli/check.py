@@ -20,7 +20,9 @@ from components.cli.target import find_target
 from components.cli.workloads import is_live, is_meshed
 from components.deploy.errors import ClusterError
 from components.deploy.refs import Ref
+from components.injector.config import CONFIG_KEY, CONFIG_MAP, ConfigError, decode_config
 from components.trust import reports
+from components.upgrade.survey import KINDS, survey
 from proxy.api import labels
 
 ISSUER_EXPIRY: Final = "tulle_identity_issuer_expiry_timestamp_seconds"
@@ -126,8 +128,21 @@ def run_checks(access: Access, mesh: str, clock: Callable[[], float] = time.time
     yield judge.webhook_configured(facts.webhooks, mesh)
     yield _trial(access, facts)
     yield judge.proxies_ready(facts.pods, mesh)
+    yield from _current(access, facts, mesh)
     yield judge.pods_intercepted(facts.pods, facts.meshed_namespaces, mesh, _probes(access, facts.pods, mesh))
     yield from _metrics(access, facts, mesh, clock())
+
+
+def _current(access: Access, facts: Facts, mesh: str) -> Iterator[Finding]:
+    found = access.get(Ref("v1", "ConfigMap", mesh, CONFIG_MAP))
+    try:
+        config = decode_config(str(((found or {}).get("data") or {}).get(CONFIG_KEY, "")).encode())
+    except ConfigError:
+        # Another release's, or none: what its pods would get is for that release to say.
+        return
+    workloads = [each for kind in KINDS.values() for each in access.list("apps/v1", kind)]
+    spaces = [name for name in facts.namespaces if name not in config.exempt_namespaces]
+    yield judge.proxies_current(survey(facts.pods, workloads, facts.namespaces.values(), config, spaces))
 
 
 def _certificates(access: Access, facts: Facts, mesh: str, now: float) -> Iterator[Finding]:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _options(command: F) -> F:
-    """The options that all five share."""
+def stack_options(command: F) -> F:
+    """The options of every command about a stack."""
     for option in (
         click.option(
             "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="How to print the result."
@@ -47,7 +47,7 @@ def _options(command: F) -> F:
 
 
 @click.command()
-@_options
+@stack_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before changing the cluster.")
 @click.option("--adopt", is_flag=True, help="Take over objects that exist already but were not made by this stack.")
 def up(yes: bool, adopt: bool, **options: Any) -> None:
@@ -59,7 +59,7 @@ def up(yes: bool, adopt: bool, **options: Any) -> None:
             display.plan(plan)
         _refuse(plan)
         if not plan.quiet:
-            _confirm(yes, "Apply these changes?")
+            confirm(yes, "Apply these changes?")
         with display:
             result = deployment.up()
         if not as_json:
@@ -68,10 +68,14 @@ def up(yes: bool, adopt: bool, **options: Any) -> None:
         return {**result.tally.as_json(), "outputs": dict(result.outputs)}
 
     _run(act, adopt=adopt, **options)
+    if options["output"] == "text":
+        from components.cli.upgrade import remind
+
+        remind(options)
 
 
 @click.command()
-@_options
+@stack_options
 @click.option("--adopt", is_flag=True, help="Plan as `up --adopt` would act.")
 def preview(adopt: bool, **options: Any) -> None:
     """Show what `up` would change, by server-side dry runs; change nothing."""
@@ -87,7 +91,7 @@ def preview(adopt: bool, **options: Any) -> None:
 
 
 @click.command()
-@_options
+@stack_options
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting.")
 @click.option("--leave-injected", is_flag=True, help="Go on although pods of others still have the mesh's proxies.")
 def down(yes: bool, leave_injected: bool, **options: Any) -> None:
@@ -104,7 +108,7 @@ def down(yes: bool, leave_injected: bool, **options: Any) -> None:
         if not leave_injected:
             deployment.refuse_injected()
         if not plan.quiet:
-            _confirm(yes, "Delete these?")
+            confirm(yes, "Delete these?")
         with display:
             result = deployment.down()
         if not as_json:
@@ -115,7 +119,7 @@ def down(yes: bool, leave_injected: bool, **options: Any) -> None:
 
 
 @click.command()
-@_options
+@stack_options
 def outputs(**options: Any) -> None:
     """Print the outputs of the last `up`."""
 
@@ -129,7 +133,7 @@ def outputs(**options: Any) -> None:
 
 
 @click.command()
-@_options
+@stack_options
 @click.option("--to", "to", type=click.Choice(["cli", "embedded"]), required=True, help="Who deploys from now on.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before handing over.")
 def handover(to: str, yes: bool, **options: Any) -> None:
@@ -152,7 +156,7 @@ def handover(to: str, yes: bool, **options: Any) -> None:
                 f"stack {name!r} is not as its program declares it, so it cannot be handed over",
                 f"Deploy it first: tulle up --stack {name}",
             )
-        _confirm(yes, "Leave this stack to the Pulumi CLI?")
+        confirm(yes, "Leave this stack to the Pulumi CLI?")
         count = deployment.release()
         if not as_json:
             click.echo(f"{count} objects are left as they are; `pulumi up --stack {name}` takes them over")
@@ -163,7 +167,7 @@ def handover(to: str, yes: bool, **options: Any) -> None:
         if not as_json:
             display.plan(plan)
         _refuse(plan)
-        _confirm(yes, "Take this stack over from the Pulumi CLI?")
+        confirm(yes, "Take this stack over from the Pulumi CLI?")
         with display:
             result = deployment.up()
         if not as_json:
@@ -222,7 +226,8 @@ def _refuse(plan: "Tally") -> None:
     guarding.refuse(plan.violations)
 
 
-def _confirm(yes: bool, question: str) -> None:
+def confirm(yes: bool, question: str) -> None:
+    """Ask, unless --yes was given; raises ClickException where nobody can be asked."""
     if yes:
         return
     if not sys.stdin.isatty():

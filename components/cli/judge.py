@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from components.cli.output import duration
 from components.cli.workloads import init_status, is_live, is_meshed, owner_of, proxy_status
 from components.trust.reports import Report
+from components.upgrade.survey import Survey
 from proxy.api import labels
 
 Status = Literal["ok", "warning", "error"]
@@ -247,6 +248,16 @@ def pods_intercepted(
 def _excused(pod: Json) -> bool:
     annotations = pod["metadata"].get("annotations") or {}
     return annotations.get(labels.INJECT) == "disabled" or bool(pod["spec"].get("hostNetwork"))
+
+
+def proxies_current(found: Survey) -> Finding:
+    """Which workloads run other proxies than their pods would get now: a fact until they are restarted, no fault."""
+    name, older = "proxies-current", [f"{each.namespace}/{each}" for each in found.outdated]
+    older += [f"{each.namespace}/{each.owner}" for each in found.left]
+    if not older:
+        return Finding(name, "ok", "every proxy is the one that its pod would get now")
+    words = f"{len(older)} workloads run other proxies than their pods would get now (`tulle upgrade`)"
+    return Finding(name, "ok", f"{words}: {some(older)}")
 
 
 def certificates_reported(

@@ -14,6 +14,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "up": ("components.cli.deploy_commands", "Bring the cluster to what the program declares."),
     "preview": ("components.cli.deploy_commands", "Show what `up` would change."),
     "down": ("components.cli.deploy_commands", "Remove what `up` made."),
+    "upgrade": ("components.cli.upgrade", "Restart workloads with older proxies, wave by wave."),
     "outputs": ("components.cli.deploy_commands", "Print the stack's outputs."),
     "handover": ("components.cli.deploy_commands", "Hand the stack to the Pulumi CLI, or back."),
     "adopt-linkerd": ("components.cli.linkerd", "Plan the move of a Linkerd installation."),

@@ -1,13 +1,16 @@
-"""I/O: instant queries to the mesh's Prometheus, through a port-forward to its pod. What is queried is in `queries`."""
+"""I/O: instant queries to the mesh's Prometheus, through a port-forward to its pod, or to another one. What is queried
+is in `queries`.
+"""
 
 import json
 import math
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from components.cli.access import Access
 from components.deploy.errors import ClusterError
+from components.deploy.refs import Ref
 from proxy.api import labels
 
 PORT: Final = 9090
@@ -46,6 +49,40 @@ class Prometheus:
             )
         self._pod = str(ready[0]["metadata"]["name"])
         return self._pod
+
+
+class OtherPrometheus:
+    """A Prometheus that is not the mesh's: through the API server where its address is a Service's, else directly."""
+
+    def __init__(self, access: Access, url: str) -> None:
+        self._access = access
+        self._url = url.rstrip("/")
+
+    def query(self, promql: str) -> list[Sample]:
+        """An instant vector; raises ClusterError when Prometheus cannot be asked or refuses the query."""
+        if path := self._service():
+            return decode(self._access.text(f"{path}/api/v1/query", query=promql).encode())
+        import httpx2 as httpx
+
+        try:
+            response = httpx.get(f"{self._url}/api/v1/query", params={"query": promql}, timeout=30)
+        except httpx.HTTPError as error:
+            raise ClusterError(
+                f"Prometheus at {self._url} cannot be asked from here: {error!r}",
+                "Give an address that answers here, for this run alone: -c prometheus.url=...",
+            ) from error
+        return decode(response.content)
+
+    def _service(self) -> str:
+        """The API server's way to the Service that the address names (`name.namespace`), if there is one."""
+        parts = urlsplit(self._url)
+        name, _, rest = (parts.hostname or "").partition(".")
+        namespace = rest.partition(".")[0]
+        if not namespace or self._access.get(Ref("v1", "Service", namespace, name)) is None:
+            return ""
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        scheme = "https:" if parts.scheme == "https" else ""
+        return f"/api/v1/namespaces/{namespace}/services/{scheme}{name}:{port}/proxy{parts.path}"
 
 
 def is_ready(pod: dict[str, Any]) -> bool:

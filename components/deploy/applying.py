@@ -25,7 +25,7 @@ class Applier:
         self._ledger = examiner.ledger
         self._reporter = reporter
         self._secrets = secrets
-        self._stop = threading.Event()
+        self._stop = examiner.providers.stopping = threading.Event()
         self.tally = Tally()
         self.outputs: dict[str, Any] = {}
 

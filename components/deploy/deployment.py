@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from components.deploy import guarding, inventory, program, teardown, wire
+from components.deploy import custom, guarding, inventory, program, teardown, wire
 from components.deploy.applying import Applier
 from components.deploy.cluster import Cluster
 from components.deploy.errors import DeployError
@@ -84,10 +84,10 @@ class Deployment:
         applier = Applier(examiner, self._reporter, self.secrets)
         self._run(applier, dry_run=False)
         stale = {key: entry for key, entry in ledger.entries.items() if key not in examiner.registered}
-        keep = inventory.kept(ledger.entries)
-        for key in keep & set(stale):
-            applier.tally.steps.append(Step(Action.KEEP, stale[key].label, note="protected"))
-        doomed = {key: entry for key, entry in stale.items() if key not in keep}
+        notes = {**custom.in_use(stale, self._cluster), **dict.fromkeys(inventory.kept(ledger.entries), "protected")}
+        for key in sorted(notes.keys() & stale.keys()):
+            applier.tally.steps.append(Step(Action.KEEP, stale[key].label, note=notes[key]))
+        doomed = {key: entry for key, entry in stale.items() if key not in notes}
         self._delete(doomed, ledger, applier.tally)
         ledger.write_outputs(applier.outputs)
         self._take = False

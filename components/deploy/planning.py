@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from components.deploy import manifests
+from components.deploy import custom, manifests
 from components.deploy.examining import Examiner
 from components.deploy.inventory import kept
 from components.deploy.providers import PROVIDER_KEY
@@ -37,11 +37,11 @@ class Planner:
     def complete(self) -> Tally:
         """The plan with its deletions; only once the program has ended is it known what it no longer declares."""
         entries = self._examiner.ledger.entries
-        keep = kept(entries)
-        for key, entry in entries.items():
-            if key not in self._examiner.registered:
-                action, note = (Action.KEEP, "protected") if key in keep else (Action.DELETE, "")
-                self.tally.steps.append(Step(action, entry.label, note=note))
+        stale = {key: entry for key, entry in entries.items() if key not in self._examiner.registered}
+        notes = {**custom.in_use(stale, self._examiner.cluster), **dict.fromkeys(kept(entries), "protected")}
+        for key, entry in stale.items():
+            action = Action.KEEP if key in notes else Action.DELETE
+            self.tally.steps.append(Step(action, entry.label, note=notes.get(key, "")))
         return self.tally
 
     def _dynamic(self, registration: Registration) -> Outcome:

@@ -25,6 +25,8 @@ class Providers:
     def __init__(self, config: Mapping[str, str], project: str) -> None:
         self._config = Config({**config, f"{project}:{DEPLOYER_KEY}": "embedded"}, project)
         self._awake: dict[str, ResourceProvider] = {}
+        self.stopping = threading.Event()
+        """Of the pass that is under way: a provider with an attribute of this name gets it, to end its waits by."""
         self._lock = threading.Lock()
 
     def check(self, registration: Registration, entry: Entry | None) -> dict[str, Any]:
@@ -68,7 +70,10 @@ class Providers:
                 provider: ResourceProvider = dill.loads(base64.b64decode(serialised))  # noqa: S301  the program's own
                 provider.configure(ConfigureRequest(self._config))
                 self._awake[serialised] = provider
-            return self._awake[serialised]
+            awake = self._awake[serialised]
+            if hasattr(awake, "stopping"):
+                awake.stopping = self.stopping
+            return awake
 
 
 def _bare(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,10 @@ KNOWN_OVERRIDES: Final = (
 )
 """Every `config.linkerd.io/` annotation this injector gives a meaning to, without its prefix."""
 
+CONFIG_MAP: Final = "injector-config"
+"""ConfigMap in the mesh namespace that carries the configuration, under CONFIG_KEY."""
+CONFIG_KEY: Final = "config.json"
+
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 UserId = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]

@@ -13,12 +13,11 @@ import pulumi_kubernetes as k8s
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
 from components.args import ComponentArgs, InjectionReadyArgs, MeshedNamespaceArgs
-from components.injector.config import encode_config
+from components.injector.config import CONFIG_KEY, CONFIG_MAP, encode_config
 from components.workload import ControlWorkload, injector_config, labels_of
 from proxy.api import labels
 
 CONFIG_DIR = "/var/run/tulle/injector"
-CONFIG_MAP = "injector-config"
 WEBHOOKS = "tulle-injector"
 INJECT_PATH = "/inject"
 PATIENCE_SECONDS = 120.0
@@ -44,7 +43,7 @@ class Injector(pulumi.ComponentResource):
         config_map = k8s.core.v1.ConfigMap(
             f"{name}-config",
             metadata={"name": CONFIG_MAP, "namespace": args["namespace"], "labels": labels_of("injector")},
-            data={"config.json": config},
+            data={CONFIG_KEY: config},
             opts=child,
         )
         self.workload = ControlWorkload(
@@ -60,7 +59,7 @@ class Injector(pulumi.ComponentResource):
                     "-m",
                     "components.injector",
                     f"--mesh-namespace={names['mesh_namespace']}",
-                    f"--config={CONFIG_DIR}/config.json",
+                    f"--config={CONFIG_DIR}/{CONFIG_KEY}",
                     f"--webhook-configurations={WEBHOOKS}",
                 ],
                 "services": [

@@ -119,3 +119,19 @@ class MeshArgs(TypedDict):
     """How old that report may be. Default: "24h"."""
     nodes_required: NotRequired[bool]
     """Refuse to come up without a report on nodes. Default: false."""
+    upgrade_restart: NotRequired[bool]
+    """Let a deployment restart workloads with older proxies, wave by wave, as `tulle upgrade` does when it is asked to.
+    Default: false.
+    """
+    upgrade_first: NotRequired[list[str]]
+    """Namespaces of the stack whose workloads are restarted first, in this order; the others follow by name. Default:
+    [].
+    """
+    upgrade_percent: NotRequired[int]
+    """Per cent of a namespace's workloads that are restarted at a time, rounded up. Default: 25."""
+    upgrade_pause: NotRequired[str]
+    """Time between two waves, over which success is measured; at least four of prometheus.scrapeInterval. Default:
+    "60s".
+    """
+    upgrade_tolerance: NotRequired[int]
+    """Per cent by which success may fall before an upgrade stops; 100 measures nothing. Default: 1."""

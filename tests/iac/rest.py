@@ -37,6 +37,7 @@ KINDS: Final = {
         "Deployment": ("deployments", True),
         "ReplicaSet": ("replicasets", True),
         "StatefulSet": ("statefulsets", True),
+        "DaemonSet": ("daemonsets", True),
     },
     "batch/v1": {"Job": ("jobs", True)},
     "policy/v1": {"PodDisruptionBudget": ("poddisruptionbudgets", True)},
@@ -46,6 +47,8 @@ KINDS: Final = {
         "ClusterRole": ("clusterroles", False),
         "ClusterRoleBinding": ("clusterrolebindings", False),
     },
+    "apiextensions.k8s.io/v1": {"CustomResourceDefinition": ("customresourcedefinitions", False)},
+    "example.tulle.io/v1": {"Widget": ("widgets", True)},
     "admissionregistration.k8s.io/v1": {"MutatingWebhookConfiguration": ("mutatingwebhookconfigurations", False)},
 }
 PATH: Final = re.compile(
@@ -236,6 +239,8 @@ def _status(body: Json) -> Json:
     if body.get("kind") in ("Deployment", "StatefulSet"):
         ready = {"replicas": replicas, "updatedReplicas": replicas, "availableReplicas": replicas}
         return {"status": {**ready, "readyReplicas": replicas}}
+    if body.get("kind") == "CustomResourceDefinition":
+        return {"status": {"conditions": [{"type": "Established", "status": "True"}]}}
     if body.get("kind") == "Job":
         return {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
     return {}

@@ -39,11 +39,15 @@ class Failed(AssertionError):
 class Proxy:
     """One sidecar process, as uid 2102, in its pod's namespace."""
 
-    def __init__(self, pod: Place, environ: Mapping[str, str], command: list[str] | None = None) -> None:
+    def __init__(
+        self, pod: Place, environ: Mapping[str, str], command: list[str] | None = None, tree: Path = ROOT
+    ) -> None:
+        """`tree` is the source tree whose proxy it is."""
         self.pod = pod
+        self.tree = tree
         self.environ = dict(environ)
         self.log_path = pod.folder / "proxy.log"
-        self.command = command or [*as_proxy_user(), sys.executable, "-m", "proxy"]
+        self.command = command or [*as_proxy_user(tree), sys.executable, "-m", "proxy"]
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -64,7 +68,7 @@ class Proxy:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.pod.namespace.command(*self.command),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT, env={**base, **self.environ},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.tree, env={**base, **self.environ},
             )  # fmt: skip
 
     def wait_ready(self) -> None:
@@ -142,15 +146,15 @@ def read_answer(connection: socket.socket, method: str = "GET") -> Answer:
     return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
 
 
-def as_proxy_user() -> list[str]:
+def as_proxy_user(tree: Path = ROOT) -> list[str]:
     """uid 2102 without any right, but to read a source tree that lies in somebody's home."""
     uid = str(labels.PROXY_UID)
-    rights = "-all,+dac_read_search" if not _readable_by_all(Path(sys.executable).resolve()) else "-all"
+    rights = "-all,+dac_read_search" if not _readable_by_all(Path(sys.executable).resolve(), tree) else "-all"
     return [
         "setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", "--inh-caps", rights, "--ambient-caps", rights,
         "--bounding-set", rights, "--no-new-privs",
     ]  # fmt: skip
 
 
-def _readable_by_all(path: Path) -> bool:
-    return all(each.stat().st_mode & 0o005 == 0o005 for each in (path, *path.parents, *ROOT.parents, ROOT))
+def _readable_by_all(path: Path, tree: Path) -> bool:
+    return all(each.stat().st_mode & 0o005 == 0o005 for each in (path, *path.parents, *tree.parents, tree))

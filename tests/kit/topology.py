@@ -74,11 +74,11 @@ class Pod:
         }  # fmt: skip
         return {f"TULLE_PROXY_{name}": value for name, value in values.items()}
 
-    def redirect(self, *arguments: str) -> None:
+    def redirect(self, *arguments: str, tree: Path = ROOT) -> None:
         """What the init container does."""
         subprocess.run(
             self.namespace.command(sys.executable, "-m", "proxy.redirect", *arguments),
-            check=True, capture_output=True, text=True, cwd=ROOT, timeout=30,
+            check=True, capture_output=True, text=True, cwd=tree, timeout=30,
         )  # fmt: skip
 
     def connect(self, address: tuple[str, int], seconds: float = 10) -> socket.socket:
@@ -106,9 +106,11 @@ class Pod:
 class Mesh:
     """A switch, a control plane and pods. Everything ends with the context."""
 
-    def __init__(self, leaf_seconds: float = 86400, skew_seconds: float = 20) -> None:
+    def __init__(self, leaf_seconds: float = 86400, skew_seconds: float = 20, control_tree: Path = ROOT) -> None:
+        """`control_tree` is the source tree that the control plane runs from, and the proxy in front of it."""
         self.leaf_seconds = leaf_seconds
         self.skew_seconds = skew_seconds
+        self.control_tree = control_tree
         self.control_environ: dict[str, str] = {}
         """Variables of the control plane's process alone."""
         self.proxy_prefix: list[str] = []
@@ -141,6 +143,7 @@ class Mesh:
                 self.control_pod,
                 {"INBOUND_DEFAULT_POLICY": "all-authenticated",
                  "INBOUND_TLS_UNAUTHENTICATED_PORTS": str(labels.IDENTITY_PORT)},
+                tree=self.control_tree,
             )  # fmt: skip
             self.control_address = self.control_pod.ip
         except BaseException:
@@ -186,7 +189,7 @@ class Mesh:
         with (self.folder / "control.log").open("ab") as log:
             self.control = subprocess.Popen(
                 self.control_pod.namespace.command(*command),
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=self.control_tree,
                 env={**os.environ, **self.control_environ},
             )  # fmt: skip
         self._answered()
@@ -238,6 +241,7 @@ class Mesh:
         command: list[str] | None = None,
         redirect: tuple[str, ...] = (),
         settings: Mapping[str, str] | None = None,
+        tree: Path = ROOT,
         **more: str,
     ) -> Pod:
         """A pod; `settings` and `more` are proxy settings without their prefix."""
@@ -253,7 +257,7 @@ class Mesh:
             environ.setdefault("INBOUND_OPAQUE_PORTS", opaque)
         self.tell(f"pod {namespace}/{name}", {"pod": fact})
         if meshed:
-            self.start_proxy(pod, environ, command=command, ready=ready, redirect=redirect)
+            self.start_proxy(pod, environ, command=command, ready=ready, redirect=redirect, tree=tree)
         return pod
 
     def start_proxy(
@@ -264,13 +268,14 @@ class Mesh:
         command: list[str] | None = None,
         ready: bool = True,
         redirect: tuple[str, ...] = (),
+        tree: Path = ROOT,
     ) -> None:
-        """Redirect the pod and start its proxy."""
-        pod.redirect(*redirect)
+        """Redirect the pod and start its proxy, both as they are in a source tree."""
+        pod.redirect(*redirect, tree=tree)
         own = {f"TULLE_PROXY_{key}": value for key, value in {**self.settings, **environ}.items()}
         if command is None and self.proxy_prefix:
             command = [*self.proxy_prefix, *as_proxy_user(), sys.executable, "-m", "proxy"]
-        pod.proxy = Proxy(pod, {**pod.environ(), **own}, command)
+        pod.proxy = Proxy(pod, {**pod.environ(), **own}, command, tree)
         pod.proxy.start()
         if ready:
             pod.proxy.wait_ready()

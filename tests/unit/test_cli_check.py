@@ -9,6 +9,7 @@ import pytest
 from components.cli import check, judge
 from components.deploy.errors import ClusterError
 from components.trust.reports import Report
+from components.upgrade.survey import Left, Survey, Workload
 from proxy.api import labels
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC).timestamp()
@@ -95,6 +96,15 @@ def keeper(mesh: str) -> Any:
     found["metadata"]["labels"] = {labels.COMPONENT: "trust"}
     found["spec"]["template"] = {"spec": {"containers": [{"command": ["x", f"--mesh-namespace={mesh}"]}]}}
     return found
+
+
+def test_older_proxies_are_named_and_no_fault() -> None:
+    older = Survey((Workload("shop", "deployment", "web"),), {"shop": 1}, (Left("shop", "pod/solo", "alone"),))
+    finding = judge.proxies_current(older)
+    assert finding.status == "ok"
+    assert "2 workloads run other proxies" in finding.message
+    assert "shop/deployment/web, shop/pod/solo" in finding.message
+    assert "every proxy" in judge.proxies_current(Survey((), {"shop": 1}, ())).message
 
 
 def test_the_keeper_is_that_of_this_mesh() -> None:
