@@ -17,7 +17,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
 from release.layout import Contents
-from release.locked import Entry, canonical
+from release.locked import PROJECT, Entry, canonical
 from release.versions import ReleaseError
 
 LICENSE: Final = "Apache-2.0"
@@ -25,41 +25,46 @@ LICENSE: Final = "Apache-2.0"
 
 def of_packages(version: str, found: Iterable[Entry]) -> Bom:
     """Of the command and the components: what `requirements.txt` installs beside the wheel."""
-    bom = _bom(Component(
+    subject = Component(
         name="tulle", version=version, type=ComponentType.APPLICATION, bom_ref="tulle",
         licenses=[LicenseExpression(LICENSE)], purl=PackageURL("pypi", None, "tulle", version),
-    ))  # fmt: skip
-    for each in found:
-        bom.components.add(Component(
-            name=each.name, version=each.version, type=ComponentType.LIBRARY,
-            bom_ref=f"pypi/{each.name}", purl=PackageURL("pypi", None, each.name, each.version),
-            # One for each file that may be installed, by platform: none of them is the component's own.
-            properties=[Property(name="tulle:sha256", value=value) for value in each.hashes],
-        ))  # fmt: skip
+    )  # fmt: skip
+    entries = list(found)
+    libraries = {each.name: Component(
+        name=each.name, version=each.version, type=ComponentType.LIBRARY,
+        bom_ref=f"pypi/{each.name}", purl=PackageURL("pypi", None, each.name, each.version),
+        # One for each file that may be installed, by platform: none of them is the component's own.
+        properties=[Property(name="tulle:sha256", value=value) for value in each.hashes],
+    ) for each in entries}  # fmt: skip
+    bom = _bom(subject, libraries.values())
+    for name, library in {PROJECT: subject, **libraries}.items():
+        bom.register_dependency(library, [libraries[each.name] for each in entries if name in each.wanted_by])
     return bom
 
 
 def of_image(image: str, version: str, release: str, contents: Contents) -> Bom:
     """Of one image: Debian's packages (`release` is Debian's code name) and Python's, as its layers tell."""
-    bom = _bom(Component(
+    subject = Component(
         name=f"tulle/{image}", version=version, type=ComponentType.CONTAINER, bom_ref=f"image/{image}",
-        licenses=[LicenseExpression(LICENSE)],
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=contents.digest.partition(":")[2])],
-    ))  # fmt: skip
+    )  # fmt: skip
+    libraries = []
     for deb in contents.debian:
         where = {"arch": deb.architecture, "distro": release}
-        bom.components.add(Component(
+        libraries.append(Component(
             name=deb.name, version=deb.version, type=ComponentType.LIBRARY,
             bom_ref=f"deb/{deb.name}/{deb.architecture}",
             purl=PackageURL("deb", "debian", deb.name, deb.version, where),
             properties=[Property(name="tulle:source", value=deb.source)],
         ))  # fmt: skip
     for each in contents.python:
-        bom.components.add(Component(
+        libraries.append(Component(
             name=each.name, version=each.version, type=ComponentType.LIBRARY, bom_ref=f"pypi/{each.name}",
             purl=PackageURL("pypi", None, canonical(each.name), each.version),
             licenses=[LicenseExpression(each.license)] if each.license else [],
         ))  # fmt: skip
+    bom = _bom(subject, libraries)
+    bom.register_dependency(subject, libraries)
     return bom
 
 
@@ -80,7 +85,7 @@ def write(bom: Bom, target: Path, epoch: int) -> None:
     target.write_text(text)
 
 
-def _bom(subject: Component) -> Bom:
-    bom = Bom()
+def _bom(subject: Component, libraries: Iterable[Component]) -> Bom:
+    bom = Bom(components=libraries)
     bom.metadata.component = subject
     return bom

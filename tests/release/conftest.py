@@ -16,8 +16,9 @@ from typing import Final
 import pytest
 
 from tests.ansible.kit import BIN, ROOT, may_sandbox
-from tests.kit.topology import Mesh
-from tests.mesh.conftest import NEEDS, TOOLS
+from tests.mesh.conftest import mesh
+
+__all__ = ["mesh"]
 
 REGISTRY: Final = "registry.example/tulle"
 BUILD_SECONDS: Final = 900
@@ -123,12 +124,3 @@ def outside(release: Release, make_environment: Callable[[], Environment]) -> En
     made.install("--require-hashes", "--requirement", str(release.folder / "requirements.txt"))
     made.install(f"tulle[proxy] @ {release.compiled.as_uri()}", "--constraints", str(ROOT / "requirements.lock"))
     return made
-
-
-@pytest.fixture(scope="session")
-def mesh() -> Iterator[Mesh]:
-    """Pods to run released proxies in; its own control plane and clients are the work tree's."""
-    if os.geteuid() != 0 or not all(map(shutil.which, TOOLS)):
-        pytest.skip(NEEDS)
-    with Mesh() as made:
-        yield made

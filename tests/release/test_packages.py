@@ -2,19 +2,17 @@
 
 import json
 import re
-import subprocess
 import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
 import yaml
-from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from proxy.api import labels
 from tests.ansible.kit import BIN, ROOT
+from tests.iac.kit import served_schema
 from tests.iac.rest import serving
 from tests.kit.lines import App
 from tests.kit.sidecar import as_proxy_user
@@ -133,16 +131,7 @@ def test_the_pulumi_package_serves_its_schema(
     fresh.install("--require-hashes", "--requirement", str(plugin / "requirements.txt"))
     absent = run(str(fresh.python), "-c", "import components", folder=tmp_path, check=False)
     assert "No module named 'components'" in absent.stderr
-    command = [str(fresh.python), "-u", str(plugin), "127.0.0.1:1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-    try:
-        assert process.stdout is not None
-        with grpc.insecure_channel(f"127.0.0.1:{int(process.stdout.readline())}") as channel:
-            stub = provider_pb2_grpc.ResourceProviderStub(channel)
-            served = json.loads(stub.GetSchema(provider_pb2.GetSchemaRequest()).schema)
-    finally:
-        process.kill()
-        process.communicate()
+    served = served_schema([str(fresh.python), "-u", str(plugin), "127.0.0.1:1"], tmp_path)
     golden = json.loads((ROOT / "components/schema.json").read_text())
     assert served["resources"] == golden["resources"]
     assert served["version"] == release.version
