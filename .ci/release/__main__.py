@@ -1,6 +1,7 @@
 """`make release` and `make version`: builds everything that users get into `dist/<version>/`, from a tag."""
 
 import argparse
+import json
 import platform
 import shutil
 import sys
@@ -41,8 +42,10 @@ def build(root: Path, version: str, registry: str, target: Path, ready: Path | N
         extras.plugin(pure, requirements, made, version, epoch)
         digests = _images(source, work, made, version, registry, epoch)
         _say("manifests")
+        refs = {name: f"{registry}/{name}@{each}" for name, each in digests.items()}
+        (made / "images.json").write_text(json.dumps(refs, indent=2) + "\n")
         for stack in STACKS:
-            extras.manifest(source, stack, {name: f"{registry}/{name}@{each}" for name, each in digests.items()}, made)
+            extras.manifest(source, stack, refs, made)
         shutil.copyfile(source / INSTALLER, made / "install.sh")
         shutil.copyfile(source / CONTAINERFILE, made / "Containerfile")
         wheel = next(made.glob("*-linux_*.whl"))

@@ -12,6 +12,7 @@ ROWS: Final = (
     ("tulle-{v}.tar.gz", "the sources, from which any Python from 3.11 on builds the compiled wheel"),
     ("requirements.txt", "what the command needs, pinned by hash: `pip install --require-hashes -r requirements.txt`"),
     ("images.oci.tar", "the images proxy, control and prometheus ({arch}), as an OCI layout"),
+    ("images.json", "their names by digest: `tulle up --stack prod --context NAME -c images.refs=@images.json`"),
     ("Containerfile", "how they are made; it builds from the sources"),
     ("install-STACK.yaml", "the stack's objects for `kubectl apply -f`, each image by its digest"),
     ("pulumi-resource-tulle-v{v}.tar.gz", "the components for Pulumi's languages"),

@@ -4,7 +4,6 @@ asking. Does I/O.
 
 import contextlib
 import socket
-import threading
 from typing import Any, Final
 
 from h2.config import H2Configuration

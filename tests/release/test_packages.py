@@ -46,8 +46,9 @@ def test_the_manifests_are_what_the_installed_command_renders(outside: Environme
             f"{REGISTRY}/{name}" for name in ("proxy", "control", "prometheus")
         }
         assert all(re.search(r"@sha256:[0-9a-f]{64}$", image) for image in images)
-        refs = json.dumps({image.partition("@")[0].rpartition("/")[2]: image for image in images})
-        again = outside.run("tulle", "render", "--stack", stack, "-c", f"images.refs={refs}").stdout
+        assert set(json.loads((release.folder / "images.json").read_text()).values()) == images
+        refs = f"images.refs=@{release.folder}/images.json"
+        again = outside.run("tulle", "render", "--stack", stack, "-c", refs).stdout
         assert text.partition("\n")[2] == again
         assert "Secret" not in {document["kind"] for document in yaml.safe_load_all(text)}
 
