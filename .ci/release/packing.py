@@ -13,7 +13,9 @@ BLOCK: Final = 1 << 20
 
 
 def tarball(target: Path, members: Mapping[str, bytes | Path], epoch: int, executable: Iterable[str] = ()) -> None:
-    """A `.tar.gz` (or `.tar`) of members by name, with the time `epoch` (seconds since 1970) on each."""
+    """A `.tar.gz` (or `.tar`) of members by name, with the time `epoch` (seconds since 1970) on each; a name that ends
+    with a slash is a folder's.
+    """
     runs = set(executable)
     if target.suffix == ".tar":
         with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -28,7 +30,11 @@ def _fill(archive: tarfile.TarFile, members: Mapping[str, bytes | Path], epoch: 
     for name, content in sorted(members.items()):
         entry = tarfile.TarInfo(name)
         entry.mtime = epoch
-        entry.mode = 0o755 if name in runs else 0o644
+        entry.mode = 0o755 if name in runs or name.endswith("/") else 0o644
+        if name.endswith("/"):
+            entry.type = tarfile.DIRTYPE
+            archive.addfile(entry)
+            continue
         entry.size = len(content) if isinstance(content, bytes) else content.stat().st_size
         with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source:
             archive.addfile(entry, source)
@@ -42,8 +48,10 @@ def members_of(folder: Path) -> dict[str, Path]:
 def repacked(target: Path, epoch: int) -> None:
     """A `.tar.gz` that another tool has written, anew: without its times, owners and order."""
     with tarfile.open(target) as archive:
-        files = {entry.name: entry for entry in archive if entry.isfile()}
-        members = {name: _content(archive, entry) for name, entry in files.items()}
+        entries = list(archive)
+        files = {entry.name: entry for entry in entries if entry.isfile()}
+        members: dict[str, bytes | Path] = {name: _content(archive, entry) for name, entry in files.items()}
+        members |= {f"{entry.name}/": b"" for entry in entries if entry.isdir()}
         runs = [name for name, entry in files.items() if entry.mode & 0o100]
     tarball(target, members, epoch, runs)
 
