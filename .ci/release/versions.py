@@ -31,6 +31,7 @@ class Place:
 SOURCE: Final = Place("pyproject.toml", r'(?m)^version = "([^"]+)"$')
 PLACES: Final = (
     SOURCE,
+    Place("proxy/version.py", r'(?m)^VERSION: Final = "([^"]+)"$'),
     Place("ansible/galaxy.yml", r"(?m)^version: (\S+)$"),
     Place("policies/PulumiPolicy.yaml", r"(?m)^version: (\S+)$"),
     Place("Pulumi.yaml", r"(?m)^  images\.tag:\n    type: string\n    default: (\S+)$"),

@@ -16,8 +16,8 @@ from release import packing
 from release.versions import ReleaseError
 
 COMPILE_SECONDS: Final = 1800
-PURE_PACKAGES: Final = 'packages = { find = { include = ["proxy", "proxy.api", "components*", "policies*"] } }'
-"""What the command and the components import: all but the data plane, which is nothing without its modules."""
+CONTRACT: Final = ("__init__.py", "api")
+"""What the command and the components import of `proxy`; the rest is nothing without its compiled modules."""
 RUN: Final = """
 import os, sys
 sys.path.insert(0, "")
@@ -59,6 +59,9 @@ def compiled(source: Path, work: Path, target: Path, epoch: int, ready: Path | N
 def pure(source: Path, work: Path, target: Path, epoch: int) -> Path:
     """Build the wheel without compiled modules into `target`."""
     copy = _copied(source, work / "pure")
+    for path in (copy / "proxy").iterdir():
+        if path.name not in CONTRACT:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     settings = copy / "pyproject.toml"
     settings.write_text(pure_settings(settings.read_text()))
     _setup(copy, ["--quiet", "bdist_wheel", "--dist-dir", str(target)], epoch)
@@ -68,10 +71,9 @@ def pure(source: Path, work: Path, target: Path, epoch: int) -> Path:
 def pure_settings(text: str) -> str:
     """pyproject.toml of the wheel without compiled modules."""
     parted, count = re.subn(r"(?ms)^ext-modules = \[\n.*?^\]\n", "", text)
-    narrowed, packages = re.subn(r"(?m)^packages = \{ find = .*$", PURE_PACKAGES, parted)
-    if (count, packages) != (1, 1):
-        raise ReleaseError("pyproject.toml: [tool.setuptools] needs one `packages = { find` and one `ext-modules = [`")
-    return narrowed
+    if count != 1:
+        raise ReleaseError(f"pyproject.toml has {count} lists `ext-modules = [`, where there should be one")
+    return parted
 
 
 def sources(source: Path, wheel: Path, target: Path, version: str, epoch: int) -> Path:
