@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import yaml
+
 from release import extras, layout, locked, notes, packing, sbom, tree, versions, wheels
 from release.versions import ReleaseError
 
@@ -21,8 +23,7 @@ EXTRAS: Final = ("cli", "iac")
 """What the command needs of the package."""
 INSTALLER: Final = ".ci/release/install.sh"
 CONTAINERFILE: Final = "ansible/roles/images/files/Containerfile"
-CODE_NAME: Final = "trixie"
-"""Debian below the images (role `images`, `images_release`)."""
+ROLE: Final = "ansible/roles/images/defaults/main.yml"
 
 
 def build(root: Path, version: str, registry: str, target: Path, ready: Path | None) -> None:
@@ -80,9 +81,10 @@ def _images(source: Path, work: Path, made: Path, version: str, registry: str, e
     extras.images(source, folder)
     layout.named(folder, registry, version)
     found = layout.digests(folder)
+    code_name = yaml.safe_load((source / ROLE).read_text())["images_release"]
     for name, digest in found.items():
         contents = layout.contents(folder, digest)
-        sbom.write(sbom.of_image(name, version, CODE_NAME, contents), made / f"sbom-{name}.cdx.json", epoch)
+        sbom.write(sbom.of_image(name, version, code_name, contents), made / f"sbom-{name}.cdx.json", epoch)
     packing.tarball(made / "images.oci.tar", packing.members_of(folder), epoch)
     return found
 
@@ -131,8 +133,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _registry() -> str:
-    import yaml
-
     declared = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())["config"]["images.registry"]["default"]
     return str(declared)
 
