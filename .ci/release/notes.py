@@ -64,9 +64,9 @@ ctr --namespace k8s.io images import images.oci.tar     # or into a node, by nam
 ## What is the same in every build
 
 The same tag gives the same bytes of the sources, the wheel without compiled modules, the collection, the Pulumi
-package and `requirements.txt`, wherever zlib is the same. The compiled wheel depends on compiler and Python headers, the images on the day: they
-hold Debian's newest packages, and so their digests, in manifests and bills, are others too. The checksums tell of a
-broken or exchanged file, not of who made it: nothing here is signed.
+package and `requirements.txt`, wherever zlib is the same. The compiled wheel depends on compiler and Python headers,
+the images on the day: they hold Debian's newest packages, and so their digests, in manifests and bills, are others
+too. The checksums tell of a broken or exchanged file, not of who made it: nothing here is signed.
 """
 
 
