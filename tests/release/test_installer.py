@@ -30,16 +30,13 @@ class Home:
         self.place = folder / ".local/share/tulle-cli"
 
     def install(
-        self, *arguments: str | Path, before: tuple[str, ...] = (), check: bool = True, script: Path | None = None
+        self, script: Path, *arguments: str | Path, before: tuple[str, ...] = (), check: bool = True
     ) -> CompletedProcess[str]:
-        """Run the installer as nobody, where that can be; a script of a release that this user may read."""
+        """Pipe the installer into a shell, as nobody where that can be."""
         who = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups") if os.geteuid() == 0 else ()
-        assert script is not None or self.script is not None
-        command = (*before, *who, "sh", str(script or self.script), *map(str, arguments))
+        command = (*before, *who, "sh", "-s", "--", *map(str, arguments))
         more = {"HOME": str(self.folder), "PIP_CACHE_DIR": str(self.folder / "pip"), "TMPDIR": str(self.folder)}
-        return run(*command, folder=self.folder, more=more, check=check)
-
-    script: Path | None = None
+        return run(*command, folder=self.folder, given=script.read_text(), more=more, check=check)
 
     def left(self) -> set[str]:
         """What there is of an installation."""
@@ -105,27 +102,27 @@ def served(dist: Path) -> Iterator[str]:
 
 
 def test_over_http_again_and_removed(home: Home, dist: Path, served: str, wheelhouse: Path, release: Release) -> None:
-    home.script = dist / "install.sh"
-    done = home.install("--wheelhouse", wheelhouse, served)
+    script = dist / "install.sh"
+    done = home.install(script, "--wheelhouse", wheelhouse, served)
     assert f"tulle: {release.version} is installed" in done.stdout
     assert f"next: {home.command} config explain" in done.stdout
     assert release.version in run(str(home.command), "version", "--client").stdout
     assert "image:" in run(str(home.command), "render", "--stack", "dev", folder=home.folder).stdout
     # Again: nothing is made anew, and only the checked files are fetched.
     made = (home.place / release.version / "pyvenv.cfg").stat().st_mtime_ns
-    home.install("--wheelhouse", wheelhouse, served)
+    home.install(script, "--wheelhouse", wheelhouse, served)
     assert (home.place / release.version / "pyvenv.cfg").stat().st_mtime_ns == made
     # An installation that is not whole is made again, one of another version goes when the new one works.
     (home.place / release.version / ".whole").unlink()
     (home.place / "0.0.1/bin").mkdir(parents=True)
     # Without a network at all, from a folder.
     before = ("unshare", "--net") if os.geteuid() == 0 else ()
-    home.install("--wheelhouse", wheelhouse, dist, before=before)
+    home.install(script, "--wheelhouse", wheelhouse, dist, before=before)
     assert (home.place / release.version / "pyvenv.cfg").stat().st_mtime_ns != made
     assert not (home.place / "0.0.1").exists()
-    home.install("--uninstall")
+    home.install(script, "--uninstall")
     assert home.left() == set()
-    assert "nothing is installed" in home.install("--uninstall").stdout
+    assert "nothing is installed" in home.install(script, "--uninstall").stdout
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "*-none-any.whl", "*-linux_*.whl"])
@@ -134,7 +131,7 @@ def test_a_file_that_was_exchanged_is_refused_by_name(home: Home, dist: Path, re
     whole = exchanged.read_bytes()
     exchanged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     try:
-        done = home.install(dist, script=dist / "install.sh", check=False)
+        done = home.install(dist / "install.sh", dist, check=False)
     finally:
         exchanged.write_bytes(whole)
     assert done.returncode == 1
@@ -143,30 +140,31 @@ def test_a_file_that_was_exchanged_is_refused_by_name(home: Home, dist: Path, re
 
 
 def test_other_lists_of_checksums_are_refused(home: Home, dist: Path) -> None:
-    home.script = dist / "install.sh"
-    assert "SHA256SUMS is not the one that --sums names" in home.install("--sums", "0" * 64, dist, check=False).stderr
+    script = dist / "install.sh"
+    done = home.install(script, "--sums", "0" * 64, dist, check=False)
+    assert "SHA256SUMS is not the one that --sums names" in done.stderr
     sums = dist / "SHA256SUMS"
     whole = sums.read_text()
     sums.write_text("".join(line for line in whole.splitlines(True) if "requirements.txt" not in line))
     try:
-        assert "does not name requirements.txt" in home.install(dist, check=False).stderr
+        assert "does not name requirements.txt" in home.install(script, dist, check=False).stderr
     finally:
         sums.write_text(whole)
-    assert "cannot be fetched" in home.install("http://127.0.0.1:1", check=False).stderr
+    assert "cannot be fetched" in home.install(script, "http://127.0.0.1:1", check=False).stderr
     assert home.left() == set()
 
 
 def test_what_others_made_is_left_alone(home: Home, dist: Path) -> None:
-    home.script = dist / "install.sh"
+    script = dist / "install.sh"
     home.command.parent.mkdir(parents=True)
     home.command.write_text("theirs")
     for arguments in ((dist,), ("--uninstall",)):
-        done = home.install(*arguments, check=False)
+        done = home.install(script, *arguments, check=False)
         assert done.returncode == 1
         assert f"{home.command} is there and was not made by this installer: set TULLE_BIN" in done.stderr
     assert home.command.read_text() == "theirs"
     home.command.unlink()
     home.place.mkdir(parents=True)
-    done = home.install("--uninstall", check=False)
+    done = home.install(script, "--uninstall", check=False)
     assert f"{home.place} is there and was not made by this installer: set TULLE_HOME" in done.stderr
     assert home.place.is_dir()
