@@ -7,6 +7,8 @@ REGISTRY ?=
 ENGINE ?= buildah
 ARCHIVE ?=
 CLUSTER ?=
+VERSION ?=
+DRY ?=
 # The images that nodes are told to run: on the local cluster what it was given, elsewhere what was pushed. Empty leaves
 # it to the stack's own configuration.
 REFS ?= $(if $(CONTEXT),build/images-pushed.json,build/images.json)
@@ -22,7 +24,7 @@ SETTINGS := ansible/roles/cluster/defaults/main.yml
 SOURCES := $(shell find proxy -name '*.pyx' -o -name '*.pxd' 2>/dev/null) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages up cluster images pushed deploy proof down test check iac-check ansible-test fuzz sanitize bench soak push lock proto clean
+.PHONY: help setup packages up cluster images pushed deploy proof down test check iac-check ansible-test fuzz sanitize bench soak push release version lock proto clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -113,6 +115,13 @@ push: setup ## build the images and push them: make push REGISTRY=registry.examp
 	@$(PLAYBOOK) ansible/playbooks/images.yml -e images_engine=$(ENGINE) -e images_registry=$(REGISTRY)
 	@echo "push: the digests are in build/images-pushed.json; next:"
 	@echo "  $(DEPLOY) up --stack $(if $(filter local,$(STACK)),dev,$(STACK)) --context $(or $(CONTEXT),NAME) -c images.refs=@build/images-pushed.json"
+
+release: setup ## build what users get from the tag vVERSION into dist/: REGISTRY= is where its images will be, DRY=1 needs no tag
+	@PYTHONPATH=.ci $(BIN)/python -m release --version "$(VERSION)" --registry "$(REGISTRY)" $(if $(DRY),--dry)
+
+version: setup ## write VERSION= into every file that repeats it, and make its section of CHANGELOG.md
+	@test -n "$(VERSION)" || { echo "version: say which: make version VERSION=0.2.0" >&2; exit 2; }
+	@PYTHONPATH=.ci $(BIN)/python -m release --stamp --version "$(VERSION)"
 
 lock: ## resolve both requirements.lock anew
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \

@@ -19,7 +19,8 @@ WARM_MINUTES: Final = 49
 COLD_MINUTES: Final = 74
 """When the cluster had to be built first."""
 SUITES: Final = (
-    "test_architecture.py", "unit", "wire", "fuzz", "iac", "policies", "ansible", "mesh", "conformance", "kube",
+    "test_architecture.py", "unit", "wire", "fuzz", "iac", "policies", "ansible", "mesh", "conformance", "release",
+    "kube",
 )  # fmt: skip
 """In the order in which they run: what is quick and fails often first, what needs the cluster last."""
 MOST_AGAIN: Final = 5

@@ -22,6 +22,8 @@ from components.deploy.errors import DeployError
 PASSPHRASE: Final = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105  the name of a variable
 ROUNDS: Final = 1_000_000
 """PBKDF2 rounds of Pulumi's passphrase secrets provider."""
+SHARE: Final = Path("share", "tulle")
+"""Where a wheel puts the project's files, below the environment it is installed in."""
 _TYPES: Final = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
 
 
@@ -140,12 +142,22 @@ def find(start: Path) -> Project:
     """The project of a folder or of the nearest folder above it that has a Pulumi.yaml; else the one this code belongs
     to.
     """
-    own = Path(__file__).resolve().parents[2]
-    for folder in (start, *start.parents, own):
+    for folder in (start, *start.parents):
         if (folder / "Pulumi.yaml").is_file():
             return load(folder)
+    return load(own())
+
+
+def own() -> Path:
+    """The project folder that this code belongs to: the clone's root, or where an installation keeps the files of it
+    (`share/tulle` below the environment, or beside the packages).
+    """
+    for folder in Path(__file__).resolve().parents:
+        for found in (folder, folder / SHARE):
+            if (found / "Pulumi.yaml").is_file():
+                return found
     raise DeployError(
-        f"there is no Pulumi.yaml in {start} or above it", "Run inside a clone of Tulle, or point to one with --cwd."
+        "this installation of Tulle has no Pulumi.yaml", "Install it anew, or point to a clone with --cwd."
     )
 
 

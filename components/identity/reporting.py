@@ -61,11 +61,8 @@ class Reporting:
 
     async def _write(self, news: dict[str, Report]) -> None:
         now = int(self._clock())
-        try:
-            found: dict[str, Any] = await self._kube.get(CONFIG_MAPS, dict[str, Any], reports.NAME, self._namespace)
-        except KubeError as error:
-            if not error.not_found:
-                raise
+        found = await self._kube.find(CONFIG_MAPS, dict[str, Any], reports.NAME, self._namespace)
+        if found is None:
             body = reports.encode(self._namespace, reports.merged({}, news, now))
             await self._kube.create(CONFIG_MAPS, body, self._namespace)
             return

@@ -41,7 +41,7 @@ class Bootstrap:
         try:
             anchor = objects.pair_of(await self._anchor(now))
             authority.check_current(authority.load_certificate(anchor.certificate, "the anchor"), "the anchor", now)
-            issuer = await self._find(SECRETS, labels.ISSUER_SECRET, self._mesh)
+            issuer = await self._kube.find(SECRETS, Json, labels.ISSUER_SECRET, self._mesh)
             if issuer is None:
                 made = authority.make_issuer(anchor, self._mesh, self._domain, now, self._lifetime)
                 await self._ensure(SECRETS, objects.issuer_secret(self._mesh, made, anchor.certificate), self._mesh)
@@ -53,19 +53,11 @@ class Bootstrap:
         await self._ensure(CONFIG_MAPS, objects.bundle_map(self._mesh, bundle), self._mesh)
 
     async def _anchor(self, now: datetime.datetime) -> Json:
-        found = await self._find(SECRETS, labels.ANCHOR_SECRET, self._trust)
+        found = await self._kube.find(SECRETS, Json, labels.ANCHOR_SECRET, self._trust)
         if found is not None:
             return found
         made = authority.make_anchor(self._mesh, self._domain, now)
         return await self._ensure(SECRETS, objects.anchor_secret(self._trust, labels.ANCHOR_SECRET, made), self._trust)
-
-    async def _find(self, kind: Kind, name: str, namespace: str) -> Json | None:
-        try:
-            return await self._kube.get(kind, Json, name, namespace)
-        except KubeError as error:
-            if error.not_found:
-                return None
-            raise
 
     async def _ensure(self, kind: Kind, body: Json, namespace: str) -> Json:
         """The object made now, or the one that somebody else made first."""

@@ -69,7 +69,7 @@ class Renewal:
 
     async def look(self, now: datetime.datetime) -> Verdict:
         """Look once, and renew what is due; raises KubeError and AuthorityError."""
-        secret = await self._issuer()
+        secret = await self._kube.find(SECRETS, Json, labels.ISSUER_SECRET, self._mesh)
         bundle = await self._kube.get(CONFIG_MAPS, Json, labels.BUNDLE_CONFIG_MAP, self._mesh)
         pem = str((bundle.get("data") or {}).get(labels.BUNDLE_KEY, ""))
         verdict = decide(objects.text(secret, "tls.crt"), pem, self._lifetime, now)
@@ -77,14 +77,6 @@ class Renewal:
         if verdict.renews and secret is not None:
             await self._renew(secret, verdict, now)
         return verdict
-
-    async def _issuer(self) -> Json | None:
-        try:
-            return await self._kube.get(SECRETS, Json, labels.ISSUER_SECRET, self._mesh)
-        except KubeError as error:
-            if error.not_found:
-                return None
-            raise
 
     async def _renew(self, secret: Json, verdict: Verdict, now: datetime.datetime) -> None:
         name = objects.signed_with(secret)

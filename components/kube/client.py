@@ -199,6 +199,15 @@ class Kube:
         """One object."""
         return msgspec.json.decode(await self.request("GET", kind.path(namespace, name)), type=type_)
 
+    async def find(self, kind: Kind, type_: type[T], name: str, namespace: str | None = None) -> T | None:
+        """One object, or None where there is none."""
+        try:
+            return await self.get(kind, type_, name, namespace)
+        except KubeError as error:
+            if not error.not_found:
+                raise
+            return None
+
     async def create(self, kind: Kind, body: object, namespace: str | None = None) -> Json:
         """A new object; a conflict if there is one of this name."""
         answer = await self.request("POST", kind.path(namespace), body=body)

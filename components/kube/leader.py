@@ -129,11 +129,8 @@ class Leader:
     async def _try(self) -> bool:
         now = asyncio.get_running_loop().time()
         wall = datetime.datetime.now(datetime.UTC)
-        try:
-            lease = await self._kube.get(LEASES, Lease, self._name, self._namespace)
-        except KubeError as error:
-            if not error.not_found:
-                raise
+        lease = await self._kube.find(LEASES, Lease, self._name, self._namespace)
+        if lease is None:
             lease = Lease(metadata={"name": self._name, "namespace": self._namespace})
             lease.spec = next_spec(lease.spec, self._me, wall)
             return await self._write(lease, create=True)

@@ -2,7 +2,6 @@
 
 import json
 import os
-from pathlib import Path
 from typing import Any, Final
 
 import pulumi
@@ -17,7 +16,6 @@ from components.nodes.report import require_fit
 from components.package.arguments import MeshArgs
 from components.settings import parse
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 ELSEWHERE: Final = frozenset({"trust.issuerCertificate", "trust.issuerKey", "demo.enabled", "demo.rate"})
 """Config keys with no argument: a private key must not become a resource's input, and the demo is this project's."""
 
@@ -39,7 +37,7 @@ def settings_of(args: MeshArgs) -> MeshSettings:
     given: dict[str, Any] = dict(args)
     context = given.pop("context")
     kubeconfig = given.pop("kubeconfig", "~/.kube/config")
-    schema = project.load(ROOT).schema
+    schema = project.load(project.own()).schema
     texts = {key: schema[key]["default"] for key in FORMS}
     for key in FORMS:
         if key not in ELSEWHERE and (name := argument_of(key)) in given:

@@ -28,6 +28,9 @@ packages = ["proxy"]
 [[tool.setuptools.ext-modules]]
 name = "proxy.wire"
 
+[tool.setuptools.data-files]
+"share/tulle" = ["Pulumi.yaml"]
+
 [tool.ruff]
 line-length = 120
 """
@@ -67,6 +70,7 @@ def test_settings_of_linters_are_none_of_the_compilers(sources: Path) -> None:
     assert "cython==2" in kept
     assert "ruff" not in kept
     assert kept == parts.compile_settings(PYPROJECT.replace("line-length = 120", "line-length = 100"))
+    assert "share/tulle" not in kept, "nor is what a wheel holds"
 
 
 def test_what_is_left_is_what_an_interpreter_imports(sources: Path) -> None:

@@ -252,6 +252,19 @@ def test_an_archive_holds_every_image_under_its_name(bench: Bench, engine: str, 
     assert {name for image in listed for name in image["names"]} == set(names.values())
 
 
+def test_a_layout_holds_every_image_by_digest(bench: Bench, tmp_path: Path) -> None:
+    """What a release packs."""
+    folder = tmp_path / "layout"
+    bench.play(images_layout=str(folder))
+    index = json.loads((folder / "index.json").read_text())
+    names = {each["annotations"]["org.opencontainers.image.ref.name"] for each in index["manifests"]}
+    assert names == {"proxy", "control", "prometheus"}
+    other = Bench(bench.tree, tmp_path / "other", bench.state)
+    other.buildah("pull", f"oci:{folder}:proxy")
+    done = bench.play(check=False, images_layout=str(folder), images_engine="docker")
+    assert "images_layout is written by buildah alone, and images_engine is docker" in message(done)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [

@@ -6,8 +6,10 @@ import contextlib
 import selectors
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
+
+from tests.kit.topology import Pod
 
 SECONDS: Final = 10.0
 
@@ -136,3 +138,15 @@ class Passage:
                 accepted.close()
 
         self.selector.register(accepted, selectors.EVENT_READ, heard)
+
+
+@contextlib.contextmanager
+def through(
+    pod: Pod, port: int, caller: Pod, address: tuple[str, int], make: Callable[[], Application]
+) -> Iterator[Passage]:
+    """A passage from a caller that dials an address to the application of a pod on a port."""
+    listener = pod.listen(port)
+    made = Passage(listener, lambda: caller.connect(address), make)
+    yield made
+    made.close()
+    listener.close()

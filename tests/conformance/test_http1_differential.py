@@ -14,7 +14,7 @@ from typing import Final
 import h11
 import pytest
 
-from tests.conformance.passage import Passage
+from tests.conformance.passage import Passage, through
 from tests.kit.topology import Mesh, Pod
 from tests.wire.messages import damage, pieces, request
 from tests.wire.oracles import Message, by_llhttp, ours, verdict
@@ -91,15 +91,10 @@ class Reader:
 def passage(request: pytest.FixtureRequest, mesh: Mesh, client: Pod, outsider: Pod, web: Pod) -> Iterator[Passage]:
     """Through one proxy in plaintext, or through two with mutual TLS between them."""
     port = 18_100 if request.param == "inbound" else 18_101
-    listener = web.listen(port)
-    address = (web.ip, port)
-    caller = outsider
-    if request.param == "both":
-        caller, address = client, mesh.service("differential", 80, [web], target=port)
-    made = Passage(listener, lambda: caller.connect(address), Reader)
-    yield made
-    made.close()
-    listener.close()
+    both = request.param == "both"
+    address = mesh.service("differential", 80, [web], target=port) if both else (web.ip, port)
+    with through(web, port, client if both else outsider, address, Reader) as made:
+        yield made
 
 
 def statuses(back: bytes) -> list[int]:

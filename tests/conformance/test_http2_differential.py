@@ -14,7 +14,7 @@ import hpack
 import pytest
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 
-from tests.conformance.passage import Passage
+from tests.conformance.passage import Passage, through
 from tests.kit import frames
 from tests.kit.frames import PREFACE, Code, Fields, Kind
 from tests.kit.http2_ends import Answering
@@ -72,15 +72,10 @@ class Reader(Answering):
 def passage(request: pytest.FixtureRequest, mesh: Mesh, client: Pod, outsider: Pod, web: Pod) -> Iterator[Passage]:
     """Through one proxy in plaintext, or through two with mutual TLS between them."""
     port = 18_400 if request.param == "inbound" else 18_401
-    listener = web.listen(port)
-    address = (web.ip, port)
-    caller = outsider
-    if request.param == "both":
-        caller, address = client, mesh.service("differential-http2", 80, [web], target=port)
-    made = Passage(listener, lambda: caller.connect(address), Reader)
-    yield made
-    made.close()
-    listener.close()
+    both = request.param == "both"
+    address = mesh.service("differential-http2", 80, [web], target=port) if both else (web.ip, port)
+    with through(web, port, client if both else outsider, address, Reader) as made:
+        yield made
 
 
 class Outcome:

@@ -3,15 +3,19 @@
 import asyncio
 import datetime
 import json
+import os
+import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 import pulumi
 from google.protobuf import empty_pb2
 from pulumi.runtime import mocks, settings, stack
+from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from components.args import MeshSettings
 from components.deploy import project, wire
@@ -181,3 +185,18 @@ def exported(name: str, value: pulumi.Input[Any]) -> None:
 
 def _nothing(_: object) -> None:
     return None
+
+
+def served_schema(command: list[str], folder: Path) -> dict[str, Any]:
+    """The schema that a component provider host serves, started as Pulumi starts it: from elsewhere, no PYTHONPATH."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment)
+    try:
+        assert process.stdout is not None
+        with grpc.insecure_channel(f"127.0.0.1:{int(process.stdout.readline())}") as channel:
+            stub = provider_pb2_grpc.ResourceProviderStub(channel)
+            found: dict[str, Any] = json.loads(stub.GetSchema(provider_pb2.GetSchemaRequest()).schema)
+            return found
+    finally:
+        process.kill()
+        process.communicate()

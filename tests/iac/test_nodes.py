@@ -80,7 +80,8 @@ def test_the_hash_follows_what_is_asked_of_a_node_and_not_what_a_pod_costs() -> 
 
 def test_production_asks_for_a_report() -> None:
     assert json.loads(config("prod")["tulle:nodes.required"]) is True
-    with pytest.raises(DeployError, match=r"key nodes\.report is '', but must be the report of the playbook `verify`, as long as"):
+    message = r"key nodes\.report is '', but must be the report of the playbook `verify`, as long as"
+    with pytest.raises(DeployError, match=message):
         arguments("prod", nodes_report="")
     assert arguments("local")["nodes"]["report"] == ""
 

@@ -3,17 +3,14 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pulumi
 import pytest
 import yaml
 from pulumi.provider.experimental.component import ComponentProvider
-from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from components.forms import FORMS
 from components.package.arguments import MeshArgs
@@ -23,7 +20,7 @@ from components.package.parts import CertificateAuthority, ControlPlane, Prometh
 from components.package.workload import MeshedWorkload, MeshedWorkloadArgs
 from components.workload import ControlWorkload
 from proxy.api import labels
-from tests.iac.kit import ROOT, Graph, arguments, run
+from tests.iac.kit import ROOT, Graph, arguments, run, served_schema
 
 GOLDEN = ROOT / "components" / "schema.json"
 CONTEXT: MeshArgs = {"context": "some", "kubeconfig": "/state/kubeconfig"}
@@ -182,17 +179,7 @@ def test_a_workload_without_a_port_has_no_service_and_wrong_values_are_named() -
 
 def test_the_host_serves_the_schema_to_pulumi(tmp_path: Path) -> None:
     # As Pulumi starts it: the file by its path, from another folder.
-    command = [sys.executable, "-u", str(ROOT / "components"), "127.0.0.1:1"]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
-    try:
-        assert process.stdout is not None
-        with grpc.insecure_channel(f"127.0.0.1:{int(process.stdout.readline())}") as channel:
-            stub = provider_pb2_grpc.ResourceProviderStub(channel)
-            served = json.loads(stub.GetSchema(provider_pb2.GetSchemaRequest()).schema)
-    finally:
-        process.kill()
-        process.communicate()
+    served = served_schema([sys.executable, "-u", str(ROOT / "components"), "127.0.0.1:1"], tmp_path)
     assert served["resources"] == schema()["resources"]
 
 

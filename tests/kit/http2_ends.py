@@ -4,7 +4,6 @@ asking. Does I/O.
 
 import contextlib
 import socket
-import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,14 +13,14 @@ from h2.events import DataReceived, RequestReceived, ResponseReceived, StreamEnd
 from h2.exceptions import ProtocolError
 
 from tests.kit.http2 import Talk, named
-from tests.kit.lines import Load, Peer
+from tests.kit.lines import Listening, Load, Peer
 from tests.kit.sidecar import Answer
 from tests.kit.topology import Pod
 
 BODY: Final = b"x" * 100
 
 
-class Origin:
+class Origin(Listening):
     """An application that reads each request to its end and answers it with a body; keeps to every rule `h2` knows."""
 
     def __init__(
@@ -31,30 +30,7 @@ class Origin:
         self.answering = answering or Answering
         self.faults: list[str] = []
         """What it was sent against the rules."""
-        self.listener = pod.listen(port)
-        self._open: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> "Origin":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Closing alone does not wake a thread in accept or recv.
-        for each in (self.listener, *self._open):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        self._thread.join(5)
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection = self.listener.accept()[0]
-            except OSError:
-                return
-            self._open.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+        super().__init__(pod, port)
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:

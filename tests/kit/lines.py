@@ -192,17 +192,11 @@ class Line:
             self.listener.settimeout(SECONDS)
 
 
-class App:
-    """An application that answers every request after `delay` seconds with its name; counts what it got and answered.
-    Delay, status and fields hold for requests from now on."""
+class Listening:
+    """An application's listener: each connection has a thread, and all of them end with the context."""
 
-    def __init__(self, pod: Pod, port: int, delay: float = 0.0, status: int = 200, fields: str = "") -> None:
+    def __init__(self, pod: Pod, port: int) -> None:
         self.pod = pod
-        self.delay = delay
-        self.status = status
-        self.fields = fields
-        self.received = 0
-        self.answered = 0
         self.listener = pod.listen(port)
         self._open: list[socket.socket] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -216,11 +210,8 @@ class App:
 
     def close(self) -> None:
         """Stop listening and drop what is open."""
-        # Closing alone does not wake a thread in accept.
-        with contextlib.suppress(OSError):
-            self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        for each in self._open:
+        # Closing alone does not wake a thread in accept or recv.
+        for each in (self.listener, *self._open):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
@@ -234,6 +225,22 @@ class App:
                 return
             self._open.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        raise NotImplementedError
+
+
+class App(Listening):
+    """An application that answers every request after `delay` seconds with its name; counts what it got and answered.
+    Delay, status and fields hold for requests from now on."""
+
+    def __init__(self, pod: Pod, port: int, delay: float = 0.0, status: int = 200, fields: str = "") -> None:
+        self.delay = delay
+        self.status = status
+        self.fields = fields
+        self.received = 0
+        self.answered = 0
+        super().__init__(pod, port)
 
     def _serve(self, connection: socket.socket) -> None:
         body = self.pod.name.encode()

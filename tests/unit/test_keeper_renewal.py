@@ -81,10 +81,10 @@ async def test_another_writer_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = authority.make_issuer(mesh.anchor, MESH, "cluster.local", LATE)
     stale = dict(mesh.api.get("secrets", labels.ISSUER_SECRET, MESH) or {})
 
-    async def read_earlier() -> Any:
+    async def read_earlier(*_: object) -> Any:
         return stale
 
-    monkeypatch.setattr(mesh.keeper, "_issuer", read_earlier)  # the moment between its read and its write
+    monkeypatch.setattr(mesh.keeper._kube, "find", read_earlier)  # the moment between its read and its write
     mesh.api.put("secrets", objects.issuer_secret(MESH, theirs, mesh.anchor.certificate), MESH)
     with pytest.raises(KubeError, match="modified"):
         await mesh.keeper.look(LATE)

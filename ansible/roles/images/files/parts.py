@@ -52,7 +52,7 @@ def compile_settings(text: str) -> str:
     kept, keeping = [], False
     for line in text.splitlines():
         if line.startswith("["):
-            keeping = line.startswith(("[build-system]", "[tool.setuptools", "[[tool.setuptools"))
+            keeping = line.startswith(("[build-system]", "[tool.setuptools]", "[[tool.setuptools"))
         if keeping:
             kept.append(line)
     return '[project]\nname = "tulle"\nversion = "0"\n' + "\n".join(kept) + "\n"
