@@ -17,6 +17,7 @@ from components.demo.resource import Demo
 from components.deploy.errors import DeployError
 from components.deploy.resource import StackOwner
 from components.destination.resource import Destination
+from components.external.resource import ExternalWorkloads
 from components.identity.resource import Identity
 from components.injector.resource import Injector, MeshedNamespace, adopt_namespace
 from components.keeper.resource import Keeper
@@ -52,8 +53,9 @@ class ControlPlane(pulumi.ComponentResource):
     ) -> None:
         super().__init__("tulle:index:ControlPlane", name, {}, opts)
         # Pods of the control plane mount the issuer and the bundle; a mount that fails is tried again ever more seldom.
-        args: ComponentArgs = {"mesh": mesh, "namespace": namespace, "after": [authority]}
         child = pulumi.ResourceOptions(parent=self)
+        external = ExternalWorkloads(f"{name}-external", child)
+        args: ComponentArgs = {"mesh": mesh, "namespace": namespace, "after": [authority, external]}
         # All three start at once: their proxies ask for certificates until identity is there to give them.
         Identity(f"{name}-identity", args, child)
         Destination(f"{name}-destination", args, child)

@@ -238,7 +238,7 @@ def check_authority(certificate: x509.Certificate, now: datetime.datetime) -> No
 def issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
     """Whether `parent` signed `child`; says nothing of what either may do."""
     try:
-        child.verify_directlyissued_by(parent)
+        child.verify_directly_issued_by(parent)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True

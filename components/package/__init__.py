@@ -6,7 +6,8 @@ composed (`components.mesh`). No module here may begin with `from __future__ imp
 """
 
 from components.injector.resource import MeshedNamespace
+from components.package.external import ExternalWorkload
 from components.package.mesh import Mesh
 from components.package.workload import MeshedWorkload
 
-__all__ = ["Mesh", "MeshedNamespace", "MeshedWorkload"]
+__all__ = ["ExternalWorkload", "Mesh", "MeshedNamespace", "MeshedWorkload"]

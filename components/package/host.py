@@ -7,11 +7,12 @@ import pulumi
 from pulumi.provider.experimental import component_provider_host
 
 from components.injector.resource import MeshedNamespace
+from components.package.external import ExternalWorkload
 from components.package.mesh import Mesh
 from components.package.workload import MeshedWorkload
 
 NAME: Final = "tulle"
-COMPONENTS: Final[list[type[pulumi.ComponentResource]]] = [Mesh, MeshedNamespace, MeshedWorkload]
+COMPONENTS: Final[list[type[pulumi.ComponentResource]]] = [Mesh, MeshedNamespace, MeshedWorkload, ExternalWorkload]
 
 
 def package_version() -> str:

@@ -46,6 +46,8 @@ KINDS: Final = {
         "ClusterRole": ("clusterroles", False),
         "ClusterRoleBinding": ("clusterrolebindings", False),
     },
+    "apiextensions.k8s.io/v1": {"CustomResourceDefinition": ("customresourcedefinitions", False)},
+    "workload.linkerd.io/v1beta1": {"ExternalWorkload": ("externalworkloads", True)},
     "admissionregistration.k8s.io/v1": {"MutatingWebhookConfiguration": ("mutatingwebhookconfigurations", False)},
 }
 PATH: Final = re.compile(
@@ -236,6 +238,8 @@ def _status(body: Json) -> Json:
         return {"status": {**ready, "readyReplicas": replicas}}
     if body.get("kind") == "Job":
         return {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+    if body.get("kind") == "CustomResourceDefinition":
+        return {"status": {"conditions": [{"type": "Established", "status": "True"}]}}
     return {}
 
 

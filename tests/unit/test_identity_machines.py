@@ -43,6 +43,7 @@ class World:
     def __init__(self, api: FakeApi, port: int, issuers: IssuerFiles) -> None:
         self.api = api
         self.issuers = issuers
+        self.port = port
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         self.stub = identity_pb2_grpc.IdentityStub(self.channel)  # type: ignore[no-untyped-call]
         self.key = ec.generate_private_key(ec.SECP256R1())
