@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,7 @@ class TestKept:
     @pytest.mark.parametrize("content", [b"", b"\0\0\0\x01a", b"junk", b"\0\0\0\x01a" * 3])
     def test_what_cannot_be_used_is_named(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "identity").write_bytes(content)
-        with pytest.raises(KeptError, match="identity (cannot be used|holds no certificate).*join again"):
+        with pytest.raises(KeptError, match=r"identity (cannot be used|holds no certificate).*join again"):
             Machine("vm", str(tmp_path / "identity")).read()
 
 
@@ -102,9 +101,9 @@ class TestJoining:
     """The process, and identity itself behind a real connection."""
 
     @pytest.fixture
-    async def joined(self, world: World, tmp_path: Path) -> AsyncIterator[tuple[World, Path]]:
+    async def joined(self, world: World, tmp_path: Path) -> tuple[World, Path]:
         assert await joining(tmp_path, world.port, world.offer()) == (0, f"joined as {MACHINE}\n")
-        yield world, tmp_path
+        return world, tmp_path
 
     async def test_a_token_becomes_an_identity_that_is_kept(self, joined: tuple[World, Path]) -> None:
         world, folder = joined
