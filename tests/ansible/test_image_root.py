@@ -131,11 +131,11 @@ def test_a_program_runs_inside(tmp_path: Path) -> None:
     shared.mkdir()
     (shared / "file").write_text("bound")
     seen = subprocess.run(
-        [done["inside"], "/bin/cat", "/etc/motd", f"{shared}/file"],
-        env={**os.environ, "TULLE_BIND": str(shared)},
+        [done["inside"], "/bin/cat", "/etc/motd", f"{shared}/file", "/there"],
+        env={**os.environ, "TULLE_BIND": f"{shared}:{shared}/file=/there"},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert seen.stdout == "insidebound"
+    assert seen.stdout == "insideboundbound"
     assert Path("/proc/self/mounts").read_text() == before

@@ -111,7 +111,7 @@ exec "$loader" --library-path "$libraries" "$@"
 INSIDE = """\
 #!/bin/sh
 # Runs a program of the image with the image as its root, in a mount namespace that goes with it. The machine's kernel
-# file systems, its resolver and the folders named in TULLE_BIND (each at the same place, separated by colons) are seen.
+# file systems, its resolver and what TULLE_BIND names (`/here` or `/here=/there`, separated by colons) are seen.
 root=$(readlink -f {link}) || exit 1
 exec unshare --mount --propagation private -- sh -euc '
 root=$1; shift
@@ -119,11 +119,12 @@ mount --bind "$root" "$root"
 for place in proc sys dev; do mount --rbind "/$place" "$root/$place"; done
 for place in run tmp; do mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/$place"; done
 IFS=:
-for place in /etc/resolv.conf ${{TULLE_BIND:-}}; do
+for each in /etc/resolv.conf ${{TULLE_BIND:-}}; do
+    place=${{each%%=*}} seen=${{each#*=}}
     test -e "$place" || continue
-    if test -d "$place"; then mkdir -p "$root$place"
-    else mkdir -p "$root${{place%/*}}"; test -e "$root$place" || : > "$root$place"; fi
-    mount --bind "$place" "$root$place"
+    if test -d "$place"; then mkdir -p "$root$seen"
+    else mkdir -p "$root${{seen%/*}}"; test -e "$root$seen" || : > "$root$seen"; fi
+    mount --bind "$place" "$root$seen"
 done
 cd "$root"
 exec env -u TULLE_BIND PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin chroot "$root" "$@"
