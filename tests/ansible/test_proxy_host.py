@@ -16,7 +16,8 @@ import pytest
 from tests.ansible.kit import may_sandbox, module
 from tests.ansible.roots import Root, converge, may_make_roots, roots
 
-pytestmark = pytest.mark.skipif(bool(may_make_roots()), reason=may_make_roots() or "runs")
+REASON: Final = may_make_roots()
+pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "runs")
 
 SETTINGS: Final[dict[str, Any]] = {
     "proxy_host_name": "vm",
