@@ -54,8 +54,8 @@ class ControlPlane(pulumi.ComponentResource):
         super().__init__("tulle:index:ControlPlane", name, {}, opts)
         # Pods of the control plane mount the issuer and the bundle; a mount that fails is tried again ever more seldom.
         child = pulumi.ResourceOptions(parent=self)
-        external = ExternalWorkloads(f"{name}-external", child)
-        args: ComponentArgs = {"mesh": mesh, "namespace": namespace, "after": [authority, external]}
+        external = [ExternalWorkloads(f"{name}-external", child)] if mesh["external_kind"] else []
+        args: ComponentArgs = {"mesh": mesh, "namespace": namespace, "after": [authority, *external]}
         # All three start at once: their proxies ask for certificates until identity is there to give them.
         Identity(f"{name}-identity", args, child)
         Destination(f"{name}-destination", args, child)

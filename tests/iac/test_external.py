@@ -51,6 +51,7 @@ def test_the_mesh_declares_the_kind_and_no_more_rights_than_it_needs() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
+    assert not mesh_graph(externalWorkloads_kind="false").of("CustomResourceDefinition")
     assert rights == {
         ("tulle-tulle-destination", "externalworkloads", "list"),
         ("tulle-tulle-destination", "externalworkloads", "watch"),
