@@ -45,5 +45,10 @@ def token(options: Globals, name: str, namespace: str, minutes: int) -> None:
     made, lifetime = new_token(), datetime.timedelta(minutes=minutes)
     changed = offered(workload, made, datetime.datetime.now(datetime.UTC), lifetime)
     # With the version that was read: a machine that joins at this moment is not forgotten.
-    access.request("PUT", f"{access.path(ref)}/status", body=json.dumps(changed))
+    kept = access.request("PUT", f"{access.path(ref)}/status", body=json.dumps(changed))
+    if "join" not in (kept.get("status") or {}):
+        raise ClusterError(
+            "the cluster's definition of ExternalWorkload has no status.join, so no token can be kept",
+            "Have the stack declare the kind (externalWorkloads.kind), if nobody else needs it as it is.",
+        )
     click.echo(made)

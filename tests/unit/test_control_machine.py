@@ -102,7 +102,8 @@ class TestJoining:
 
     @pytest.fixture
     async def joined(self, world: World, tmp_path: Path) -> tuple[World, Path]:
-        assert await joining(tmp_path, world.port, world.offer()) == (0, f"joined as {MACHINE}\n")
+        code, said = await joining(tmp_path, world.port, world.offer())
+        assert (code, said.splitlines()[-1]) == (0, f"joined as {MACHINE}"), said
         return world, tmp_path
 
     async def test_a_token_becomes_an_identity_that_is_kept(self, joined: tuple[World, Path]) -> None:
