@@ -1,7 +1,9 @@
-"""The role `proxy_host` on copy-on-write machines, as far as it needs no cluster: its units before systemd's own judge,
-and every refusal before anything is touched. The whole of it is in `tests/kube/test_machine.py`.
+"""The role `proxy_host` on copy-on-write machines, without a cluster: the whole life of it beside identity alone, its
+units before systemd's own judge, and every refusal before anything is touched. A machine beside a real cluster is in
+`tests/kube/test_machine.py`.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,8 +15,10 @@ from typing import Any, Final
 
 import pytest
 
-from tests.ansible.kit import may_sandbox, module
-from tests.ansible.roots import Root, converge, may_make_roots, roots
+from tests.ansible.kit import ROOT, may_sandbox, module
+from tests.ansible.roots import Root, converge, may_make_roots, prove, roots
+from tests.kit import own_image
+from tests.kit.waiting import until
 
 REASON: Final = may_make_roots()
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON or "runs")
@@ -113,6 +117,124 @@ def test_what_is_no_archive_is_undone(machine: Root, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "archive: /var/lib/tulle/proxy_host/images.tar" in done.text
     assert machine.state() == before
+
+
+class Identity:
+    """Identity on a machine's own loopback."""
+
+    def __init__(self, machine: Root) -> None:
+        inside = f"cd {ROOT} && exec {sys.executable} -m tests.kit.lone_identity"
+        command = machine.command("sh", "-c", inside)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.bundle, self.token = self._read()
+
+    def _read(self) -> tuple[str, str]:
+        assert self.process.stdout is not None
+        # The log goes to standard output too.
+        line = next(line for line in self.process.stdout if line.startswith("{"))
+        said = json.loads(line)
+        return said["bundle"], said["token"]
+
+    def offer(self) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self._read()[1]
+
+
+@pytest.fixture(scope="module")
+def identity(machine: Root) -> Iterator[Identity]:
+    found = Identity(machine)
+    yield found
+    found.process.kill()
+    found.process.wait()
+
+
+@pytest.fixture(scope="module")
+def mesh(identity: Identity, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings by which a machine joins beside that identity."""
+    archive = tmp_path_factory.mktemp("image") / "images.tar"
+    own_image.write(archive)
+    return {
+        **SETTINGS,
+        "proxy_host_archive": str(archive),
+        "proxy_host_trust_bundle": identity.bundle,
+        "proxy_host_service_account": "machine",
+        "proxy_host_identity_address": "127.0.0.1:8080",
+        "proxy_host_destination_address": "127.0.0.1:8086",
+        "proxy_host_dns": "resolv_conf",
+    }
+
+
+def test_the_whole_life_of_it(machine: Root, mesh: dict[str, Any], identity: Identity) -> None:
+    prove(machine, "proxy_host", {**mesh, "proxy_host_token": identity.offer()})
+
+
+def test_a_proxy_that_is_killed_comes_back(machine: Root, mesh: dict[str, Any], identity: Identity) -> None:
+    before = machine.state()
+    joined = converge([machine], "proxy_host", {**mesh, "proxy_host_token": identity.offer()})
+    assert joined.returncode == 0, joined.text
+    assert "systemd is not PID 1 here: the proxy runs under /etc/tulle/proxy_host/supervise" in joined.text
+    rules = nat(machine)
+    assert "-A PROXY_INIT_OUTPUT -d 10.0.0.0/8 -p tcp" in rules, rules
+    assert "8080" in rules
+    status = machine.run(f"grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs)' /proc/{proxy_of(machine)}/status").stdout.split()
+    assert status[status.index("Uid:") + 1] == "2102"
+    assert status[status.index("CapEff:") + 1] == status[status.index("CapBnd:") + 1] == "0" * 16
+    assert status[status.index("NoNewPrivs:") + 1] == "1"
+    kept = machine.run("stat -c '%a %u' /var/lib/tulle/proxy_host/identity/identity").stdout
+    assert kept == "600 2102\n"
+    old = proxy_of(machine)
+    machine.run(f"kill -9 {old}")
+    until("another proxy that is ready", lambda: proxy_of(machine) not in ("", old) and ready(machine), 60, 0.5)
+    assert nat(machine) == rules
+    left = converge([machine], "proxy_host", mesh, tasks="reset.yml")
+    assert left.returncode == 0, left.text
+    assert machine.state() == before
+
+
+@pytest.mark.parametrize("spent", [True, False])
+def test_a_token_that_does_not_count_is_undone(
+    machine: Root, mesh: dict[str, Any], identity: Identity, spent: bool
+) -> None:
+    before = machine.state()
+    token = "wrong"
+    if spent:
+        token = identity.offer()
+        assert converge([machine], "proxy_host", {**mesh, "proxy_host_token": token}).returncode == 0
+        assert converge([machine], "proxy_host", mesh, tasks="reset.yml").returncode == 0
+    done = converge([machine], "proxy_host", {**mesh, "proxy_host_token": token})
+    assert done.returncode != 0
+    words = "the join token of ExternalWorkload demo/vm was used already; make another one"
+    if not spent:
+        words = "this is not the join token of ExternalWorkload demo/vm; make one with `tulle external token`"
+    assert f"this machine did not join: proxy.joining: UNAUTHENTICATED: {words}" in done.text, done.text
+    assert machine.state() == before
+
+
+def test_identity_that_does_not_answer_is_undone(machine: Root, mesh: dict[str, Any]) -> None:
+    before = machine.state()
+    done = converge([machine], "proxy_host", {**mesh, "proxy_host_identity_address": "127.0.0.1:1"})
+    assert done.returncode != 0
+    assert "identity at 127.0.0.1:1 cannot be asked from here" in done.text, done.text
+    assert machine.state() == before
+
+
+def proxy_of(machine: Root) -> str:
+    """The process of the machine's proxy, as the machine numbers it."""
+    look = "tr '\\0' ' ' < $each/cmdline | grep -q -- '-m proxy $' && echo ${each#/proc/}"
+    return machine.run(f"for each in /proc/[0-9]*; do {look}; done", check=False).stdout.strip()
+
+
+def nat(machine: Root) -> str:
+    """The rules of table nat, without the comments that tell the time."""
+    return machine.run("iptables-nft-save -t nat | grep -v '^#' | sed 's/ \\[.*//'").stdout
+
+
+def ready(machine: Root) -> bool:
+    return machine.run(f"{sys.executable} -m proxy.wait_ready --timeout 1", check=False).returncode == 0
 
 
 def test_leaving_what_was_never_joined_changes_nothing(machine: Root) -> None:

@@ -102,7 +102,7 @@ PYTHON = """\
 root=$(readlink -f {link}) || exit 1
 set -- "$root"/usr/bin/python3 "$@"
 for libraries in "$root"/usr/lib/*-linux-gnu; do :; done
-for loader in "$libraries"/ld-linux-*.so.*; do :; done
+for loader in "$libraries"/ld-linux-*.so.* "$root"/usr/lib64/ld-linux-*.so.*; do ! test -e "$loader" || break; done
 for packages in "$root"/usr/local/lib/python3*/dist-packages; do :; done
 export PYTHONHOME="$root/usr" PYTHONPATH="$packages" PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1
 exec "$loader" --library-path "$libraries" "$@"
