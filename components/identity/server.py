@@ -149,6 +149,11 @@ class IdentityService(identity_pb2_grpc.IdentityServicer):
         name, wall = request.external_workload, datetime.datetime.now(datetime.UTC)
         if self._machines is None or not _WORKLOAD.fullmatch(name):
             raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "workload_name", f"no ExternalWorkload {name[:100]!r}")
+        if identity.namespace == self._settings.mesh_namespace:
+            # Whoever may write objects there is not thereby identity or destination to the whole mesh.
+            raise RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED, "workload_namespace", "no machine is part of the control plane"
+            )
         key = _key_of(request, identity)
         public = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         # Before a token is spent it must be certain that something can be signed.

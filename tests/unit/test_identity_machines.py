@@ -169,6 +169,15 @@ async def test_a_workload_that_is_somebody_else(world: World) -> None:
     assert world.status()["join"]["tokenUsed"] is False
 
 
+async def test_no_machine_is_part_of_the_control_plane(world: World) -> None:
+    name = "identity.tulle.serviceaccount.identity.tulle.cluster.local"
+    world.api.put("externalworkloads", raw_external("vm", namespace="tulle", account="identity"), "tulle")
+    csr = request(x509.DNSName(name))
+    words = "no machine is part of the control plane"
+    code = await world.refused(words, token=b"t", identity=name, certificate_signing_request=csr)
+    assert code == "PERMISSION_DENIED"
+
+
 async def test_a_token_is_not_spent_where_nothing_can_be_signed(world: World) -> None:
     token = world.offer()
     world.issuers.current = None
