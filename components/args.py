@@ -171,6 +171,8 @@ class MeshSettings(TypedDict):
     """Life of a workload's certificate."""
     trust: TrustSettings
     """The certificate authority."""
+    external_kind: bool
+    """Declare the kind ExternalWorkload."""
     proxy: ProxyDefaults
     """The data plane's defaults."""
     telemetry: TelemetrySettings

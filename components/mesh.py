@@ -18,6 +18,7 @@ from components.demo.resource import Demo
 from components.deploy.errors import DeployError
 from components.deploy.resource import StackOwner
 from components.destination.resource import Destination
+from components.external.resource import ExternalWorkloads
 from components.identity.resource import Identity
 from components.injector.resource import Injector, MeshedNamespace, adopt_namespace
 from components.keeper.resource import Keeper
@@ -60,6 +61,8 @@ class ControlPlane(pulumi.ComponentResource):
     def __init__(self, name: str, args: ComponentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:ControlPlane", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
+        external = [ExternalWorkloads(f"{name}-external", child)] if args["mesh"]["external_kind"] else []
+        args = {**args, "after": [*args["after"], *external]}
         # All three start at once: their proxies ask for certificates until identity is there to give them.
         Identity(f"{name}-identity", args, child)
         Destination(f"{name}-destination", args, child)

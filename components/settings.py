@@ -68,6 +68,7 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
             "issuer_secret": given["trust.issuerSecret"],
             "bundle": given["trust.bundle"],
         },
+        "external_kind": given["externalWorkloads.kind"],
         "proxy": _proxy(given),
         "telemetry": {
             "enabled": given["prometheus.enabled"],

@@ -17,6 +17,7 @@ from proxy.admin.serve import AdminInbound
 from proxy.admin.server import Admin
 from proxy.control.dialing import dialer
 from proxy.control.identity import Identity
+from proxy.control.machine import KeptError, Machine
 from proxy.control.trust import TrustBundle
 from proxy.io.address import Address
 from proxy.io.listen import Acceptor, Listener
@@ -70,6 +71,7 @@ class Proxy:
             min_refresh=settings.identity_min_refresh,
             max_refresh=settings.identity_max_refresh,
             version=VERSION,
+            machine=Machine(settings.external_workload, settings.identity_file) if settings.external_workload else None,
         )
         self.admin = AdminInbound(
             reactor,
@@ -171,7 +173,7 @@ def main() -> int:
         log.warning("unknown setting ignored", variable=name)
     try:
         uvloop.run(serve(settings, log, workers))
-    except (OSError, settings_module.SettingError) as error:
+    except (OSError, KeptError, settings_module.SettingError) as error:
         log.error("cannot start", error=str(error))
         return 1
     return 0

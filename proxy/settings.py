@@ -268,6 +268,13 @@ class Settings:
         text, f"{labels.TOKEN_DIR}/{labels.TOKEN_FILE}", "The projected service-account token, re-read at each use."
     )
 
+    external_workload: str = setting(
+        optional_text, "", "The ExternalWorkload that this machine is, outside the cluster; empty in a pod."
+    )
+    identity_file: str = setting(
+        text, "/var/lib/tulle/identity/identity", "Where such a machine keeps its key and certificate between starts."
+    )
+
     inbound_default_policy: str = setting(
         one_of(*labels.INBOUND_POLICIES), "all-unauthenticated", "Who may call a port that no policy names."
     )

@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "check": ("components.cli.check", "Check the control plane, certificates, webhook and proxies."),
     "stat": ("components.cli.stat", "Success rate, requests/s, latency and mTLS share per workload."),
     "identity": ("components.cli.identity", "Identity and certificate expiry of meshed pods."),
+    "external": ("components.cli.external", "Join tokens of machines outside the cluster."),
     "inject": ("components.cli.inject", "Add workloads in YAML to the mesh."),
     "uninject": ("components.cli.inject", "Take workloads in YAML out of the mesh."),
     "version": ("components.cli.version", "Versions of client, control plane and proxies."),

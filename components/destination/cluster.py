@@ -10,10 +10,11 @@ import structlog
 from prometheus_client import Gauge
 
 from components.destination import objects
+from components.destination.external import external_facts
 from components.destination.index import Address, Index
 from components.destination.model import Mesh, namespace_facts, pod_facts, service_facts, slice_facts
 from components.destination.publisher import Publisher
-from components.kube.client import ENDPOINT_SLICES, NAMESPACES, PODS, SERVICES, Kind, Kube
+from components.kube.client import ENDPOINT_SLICES, EXTERNAL_WORKLOADS, NAMESPACES, PODS, SERVICES, Kind, Kube
 from components.kube.reflector import Reflector
 
 F = TypeVar("F")
@@ -22,7 +23,7 @@ OBJECTS = Gauge("tulle_destination_objects", "Objects in the caches", ["kind"])
 
 
 class Cluster:
-    """The four caches."""
+    """The caches, one for each kind."""
 
     def __init__(self, kube: Kube, mesh: Mesh, index: Index, publisher: Publisher) -> None:
         self._kube = kube
@@ -37,6 +38,14 @@ class Cluster:
             self._reflect(SERVICES, objects.Service, service_facts, lambda each: each.key, index.apply_service),
             self._reflect(
                 ENDPOINT_SLICES, objects.EndpointSlice, slice_facts, lambda each: each.key, index.apply_slice
+            ),
+            self._reflect(
+                EXTERNAL_WORKLOADS,
+                objects.ExternalWorkload,
+                lambda workload: external_facts(workload, mesh),
+                lambda each: each.key,
+                index.apply_external,
+                optional=True,
             ),
         ]
 
@@ -64,6 +73,7 @@ class Cluster:
         convert: Callable[[Any], F],
         key: Callable[[F], Any],
         apply: Callable[[F | None, F | None], set[Address]],
+        optional: bool = False,
     ) -> Reflector[Any, F]:
         gauge = OBJECTS.labels(kind.plural)
 
@@ -71,7 +81,8 @@ class Cluster:
             gauge.inc((new is not None) - (old is not None))
             problem = getattr(new, "problem", "")
             if problem and problem != getattr(old, "problem", ""):
-                self._log.warning("bad_annotation", kind=kind.plural, object=key(new), error=problem)  # type: ignore[arg-type]
+                event = "bad_workload" if kind is EXTERNAL_WORKLOADS else "bad_annotation"
+                self._log.warning(event, kind=kind.plural, object=key(new), error=problem)  # type: ignore[arg-type]
             self._publisher.mark(apply(old, new))
 
-        return Reflector(self._kube, kind, type_, key, handle, convert=convert)
+        return Reflector(self._kube, kind, type_, key, handle, convert=convert, optional=optional)

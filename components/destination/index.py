@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Final, TypeVar
 
 from components.destination.balancing import DEFAULT, Balancing
+from components.destination.external import ExternalFacts, selects
 from components.destination.model import Key, NamespaceFacts, PodFacts, ServiceFacts, SliceFacts
 from components.destination.ports import PortSet
 from components.destination.terms import NONE, Terms
@@ -92,7 +93,7 @@ def format_address(ip: str, port: int) -> str:
 
 
 class Index:
-    """Services, slices, Pods and Namespaces, joined."""
+    """Services, slices, Pods, Namespaces and ExternalWorkloads, joined."""
 
     def __init__(self, cluster_domain: str, default_opaque: PortSet) -> None:
         self._cluster_domain = cluster_domain
@@ -106,6 +107,8 @@ class Index:
         self._slices_by_pod: dict[Key, set[Key]] = defaultdict(set)
         self._service_of_slice: dict[Key, Key] = {}
         self._namespaces: dict[str, NamespaceFacts] = {}
+        self._externals: dict[str, dict[Key, ExternalFacts]] = defaultdict(dict)
+        """By namespace: few, and looked through for each Service that is watched."""
 
     def __repr__(self) -> str:
         watched = sum(map(len, self._watched.values()))
@@ -198,6 +201,24 @@ class Index:
             for port in ports
         }
 
+    def apply_external(self, old: ExternalFacts | None, new: ExternalFacts | None) -> set[Address]:
+        """An ExternalWorkload came, changed or went."""
+        key = _some(old, new).key
+        there = self._externals[key[0]]
+        if new is not None:
+            there[key] = new
+        else:
+            there.pop(key, None)
+            if not there:
+                del self._externals[key[0]]
+        sides = [each for each in (old, new) if each is not None]
+        watched = {self._services_by_ip[ip] for ip in self._watched if ip in self._services_by_ip}
+        return set(
+            self._watched_services(
+                service for service in watched if any(selects(self._services[service], side) for side in sides)
+            )
+        )
+
     def view(self, address: Address) -> View:
         """What a proxy is told of an address now."""
         ip, port = address
@@ -225,17 +246,17 @@ class Index:
             port in opaque,
             f"{name}.{namespace}.svc.{self._cluster_domain}:{port}",
             (("namespace", namespace), ("service", name)),
-            self._endpoints(service.key, port_name, 6 if ":" in ip else 4),
+            self._endpoints(service, port_name, 6 if ":" in ip else 4),
             service.local,
             service.balancing,
             service.terms,
         )
 
-    def _endpoints(self, service: Key, port_name: str, family: int) -> dict[str, EndpointView]:
+    def _endpoints(self, service: ServiceFacts, port_name: str, family: int) -> dict[str, EndpointView]:
         """Ready endpoints, or, where there is none, those still serving while they terminate (KEP-1669)."""
-        ready: dict[str, EndpointView] = {}
+        ready = {each.address: each for each in self._machines(service, port_name, family)}
         last_resort: dict[str, EndpointView] = {}
-        for each in self._slices.get(service, {}).values():
+        for each in self._slices.get(service.key, {}).values():
             port = next((number for name, number in each.ports if name == port_name), None)
             if each.family != family or port is None:
                 continue
@@ -256,6 +277,18 @@ class Index:
                 address = format_address(endpoint.address, port)
                 group[address] = replace(self._endpoint(address, pod, port, endpoint.zone), node=endpoint.node)
         return ready or last_resort
+
+    def _machines(self, service: ServiceFacts, port_name: str, family: int) -> Iterator[EndpointView]:
+        """The endpoints of a Service that are outside the cluster."""
+        target = dict(service.targets).get(port_name)
+        for each in self._externals.get(service.key[0], {}).values():
+            port = each.port(target) if target is not None else None
+            if port is None or not each.ready or not selects(service, each):
+                continue
+            opaque = port in self._namespace_opaque(service.key[0])
+            for ip in each.ips:
+                if (6 if ":" in ip else 4) == family:
+                    yield EndpointView(format_address(ip, port), each.identity, opaque, each.labels)
 
     def _endpoint(self, address: str, pod: PodFacts | None, port: int, zone: str) -> EndpointView:
         labels = pod.labels if pod is not None else ()

@@ -82,6 +82,9 @@ class ServiceFacts:
     balancing: Balancing = DEFAULT
     terms: Terms = NONE
     problem: str = ""
+    selector: tuple[tuple[str, str], ...] = ()
+    targets: tuple[tuple[str, int | str], ...] = ()
+    """For each port's name, the number or name of the port behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,8 @@ def service_facts(service: Service) -> ServiceFacts:
         balancing=balancing,
         terms=terms,
         problem=problem,
+        selector=tuple(sorted((spec.selector or {}).items())),
+        targets=tuple((port.name, port.target_port or port.port) for port in tcp),
     )
 
 

@@ -81,12 +81,13 @@ class Pod(msgspec.Struct, frozen=True):
     status: PodStatus = PodStatus()
 
 
-class ServicePort(msgspec.Struct, frozen=True):
+class ServicePort(msgspec.Struct, frozen=True, rename="camel"):
     """A port of a Service."""
 
     port: int
     name: str = ""
     protocol: str = "TCP"
+    target_port: int | str | None = None
 
 
 class ServiceSpec(msgspec.Struct, frozen=True):
@@ -96,6 +97,7 @@ class ServiceSpec(msgspec.Struct, frozen=True):
     cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
     ports: list[ServicePort] | None = None
     internal_traffic_policy: str = msgspec.field(default="Cluster", name="internalTrafficPolicy")
+    selector: dict[str, str] | None = None
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -153,3 +155,53 @@ class Namespace(msgspec.Struct, frozen=True):
     """A Namespace."""
 
     metadata: Meta
+
+
+class MeshTLS(msgspec.Struct, frozen=True, rename="camel"):
+    """Who an ExternalWorkload is: a SPIFFE ID, and the name that peers ask for."""
+
+    identity: str = ""
+    server_name: str = ""
+
+
+class WorkloadIP(msgspec.Struct, frozen=True):
+    """An address of an ExternalWorkload."""
+
+    ip: str = ""
+
+
+class WorkloadPort(msgspec.Struct, frozen=True):
+    """A port of an ExternalWorkload."""
+
+    port: int
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class WorkloadSpec(msgspec.Struct, frozen=True):
+    """An ExternalWorkload's spec."""
+
+    mesh_tls: MeshTLS = msgspec.field(default=MeshTLS(), name="meshTLS")
+    workload_ips: list[WorkloadIP] | None = msgspec.field(default=None, name="workloadIPs")
+    ports: list[WorkloadPort] | None = None
+
+
+class WorkloadCondition(msgspec.Struct, frozen=True):
+    """A condition of an ExternalWorkload."""
+
+    type: str = ""
+    status: str = ""
+
+
+class WorkloadStatus(msgspec.Struct, frozen=True):
+    """An ExternalWorkload's status."""
+
+    conditions: list[WorkloadCondition] | None = None
+
+
+class ExternalWorkload(msgspec.Struct, frozen=True):
+    """A machine outside the cluster that is part of the mesh."""
+
+    metadata: Meta
+    spec: WorkloadSpec = WorkloadSpec()
+    status: WorkloadStatus = WorkloadStatus()

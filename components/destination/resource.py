@@ -5,6 +5,7 @@ are.
 import pulumi
 
 from components.args import ComponentArgs
+from components.external.resource import GROUP
 from components.workload import ControlWorkload
 from proxy.api import labels
 
@@ -47,6 +48,7 @@ class Destination(pulumi.ComponentResource):
                 "cluster_rules": [
                     {"api_groups": [""], "resources": ["services", "pods", "namespaces"], "verbs": read},
                     {"api_groups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
+                    {"api_groups": [GROUP], "resources": ["externalworkloads"], "verbs": read},
                 ],
             },
             pulumi.ResourceOptions(parent=self),

@@ -12,6 +12,7 @@ import structlog
 from components.identity.authority import MIN_LIFETIME
 from components.identity.issuer import IssuerFiles
 from components.identity.limits import Limits
+from components.identity.machines import Machines
 from components.identity.reporting import Reporting
 from components.identity.server import (
     CLIENT_BURST,
@@ -56,7 +57,7 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     limits = Limits(CLIENT_RATE, CLIENT_BURST, TOTAL_RATE, TOTAL_BURST, time.monotonic())
     reporting = Reporting(kube, options.mesh_namespace)
     settings = Settings(options.mesh_namespace, options.trust_domain, lifetime)
-    service = IdentityService(settings, issuers, validator, limits, reporting.heard)
+    service = IdentityService(settings, issuers, validator, limits, reporting.heard, Machines(kube))
     server = make_server(service)
     bind(server, options.listen, "--listen")
 

@@ -110,16 +110,16 @@ def load_issuer(certificate: bytes, key: bytes, bundle: bytes, now: datetime.dat
     # Anchors are known to every proxy; sending one along would only make each handshake longer.
     path = [each for each in chain if each.fingerprint(hashes.SHA256()) not in trusted] or [own]
     for link in path:
-        _check_authority(link, now)
+        check_authority(link, now)
     for child, parent in itertools.pairwise(path):
-        if not _issued_by(child, parent):
+        if not issued_by(child, parent):
             raise IssuerError(
                 "chain_broken",
                 f"tls.crt: {child.subject.rfc4514_string()!r} is not signed by {parent.subject.rfc4514_string()!r}, "
                 "which follows it; order the chain issuer first",
             )
     last = path[-1]
-    signers = [anchor for anchor in anchors if anchor == last or _issued_by(last, anchor)]
+    signers = [anchor for anchor in anchors if anchor == last or issued_by(last, anchor)]
     if not signers:
         raise IssuerError(
             "not_trusted",
@@ -212,7 +212,8 @@ def _certificates(pem: bytes, where: str) -> list[x509.Certificate]:
     return found
 
 
-def _check_authority(certificate: x509.Certificate, now: datetime.datetime) -> None:
+def check_authority(certificate: x509.Certificate, now: datetime.datetime) -> None:
+    """Raise IssuerError unless this is a CA certificate that may sign, and is valid now."""
     name = certificate.subject.rfc4514_string()
     if certificate.not_valid_after_utc <= now:
         when = certificate.not_valid_after_utc.isoformat()
@@ -234,7 +235,8 @@ def _check_authority(certificate: x509.Certificate, now: datetime.datetime) -> N
         raise IssuerError("not_an_authority", f"tls.crt: {name!r} may not sign certificates (keyUsage keyCertSign)")
 
 
-def _issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+def issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    """Whether `parent` signed `child`; says nothing of what either may do."""
     try:
         child.verify_directly_issued_by(parent)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):

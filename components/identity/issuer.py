@@ -42,6 +42,8 @@ class IssuerFiles:
         self._seen: tuple[bytes, bytes, bytes] | None = None
         self._log = structlog.get_logger()
         self.current: Issuer | None = None
+        self.bundle = b""
+        """The anchors (PEM) that the issuer in use was checked against."""
         self.problem = "the issuer has not been read yet"
 
     def __repr__(self) -> str:
@@ -81,6 +83,7 @@ class IssuerFiles:
                 not_after=issuer.not_after.isoformat(),
             )
         self._seen, self.current, self.problem = contents, issuer, ""
+        self.bundle = contents[2]
         EXPIRY.set(issuer.not_after.timestamp())
         LIFETIME.set((issuer.not_after - issuer.certificate.not_valid_before_utc).total_seconds())
         ANCHOR_EXPIRY.clear()

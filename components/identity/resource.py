@@ -3,6 +3,7 @@
 import pulumi
 
 from components.args import ComponentArgs
+from components.external.resource import GROUP
 from components.trust import reports
 from components.workload import ControlWorkload
 from proxy.api import labels
@@ -50,6 +51,9 @@ class Identity(pulumi.ComponentResource):
                 ],
                 "cluster_rules": [
                     {"api_groups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+                    # A join token is spent in the status; what a workload is, identity cannot change.
+                    {"api_groups": [GROUP], "resources": ["externalworkloads"], "verbs": ["get"]},
+                    {"api_groups": [GROUP], "resources": ["externalworkloads/status"], "verbs": ["update"]},
                 ],
                 "mesh_rules": [
                     # What proxies report of the bundle they trust; a create cannot be limited by name.

@@ -4,7 +4,8 @@ counted reason.
 
 import asyncio
 import datetime
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -12,12 +13,17 @@ import grpc
 import grpc.aio
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import Counter, Histogram
 
-from components.identity.authority import CSRError, IssuerError, NameMismatchError, issue, public_key_of
+from components.external.joining import JoinError, check_name, check_renewal, joined
+from components.identity.authority import CSRError, Issuer, IssuerError, NameMismatchError, issue, public_key_of
 from components.identity.claims import Claims, TokenError
 from components.identity.issuer import IssuerFiles
 from components.identity.limits import Limits
+from components.identity.machines import Machines
+from components.identity.possession import LeafError, check_leaf
 from components.identity.validator import Validator
 from components.kube.client import KubeError
 from components.trust.reports import DIGITS, Report
@@ -33,6 +39,8 @@ TOTAL_BURST: Final = 1_000.0
 server.
 """
 MAX_MESSAGE: Final = 64 * 1024
+_WORKLOAD: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+"""A name that Kubernetes would take (RFC 1123); anything else would be another path of the API."""
 MAX_STREAMS: Final = 100
 SERVER_OPTIONS: Final[list[tuple[str, Any]]] = [
     ("grpc.max_concurrent_streams", MAX_STREAMS),
@@ -86,8 +94,10 @@ class IdentityService(identity_pb2_grpc.IdentityServicer):
         validator: Validator,
         limits: Limits,
         heard: Callable[[str, Report], None] | None = None,
+        machines: Machines | None = None,
     ) -> None:
         self._heard = heard
+        self._machines = machines
         self._settings = settings
         self._issuers = issuers
         self._validator = validator
@@ -115,6 +125,8 @@ class IdentityService(identity_pb2_grpc.IdentityServicer):
         now = asyncio.get_running_loop().time()
         if not self._limits.take_total(now):
             raise RefusedError(grpc.StatusCode.RESOURCE_EXHAUSTED, "limit_total", "too many requests; try again later")
+        if request.external_workload:
+            return await self._certify_machine(request, asked, now)
         claims, identity = await self._who(request.token)
         if asked != identity:
             raise RefusedError(
@@ -122,21 +134,77 @@ class IdentityService(identity_pb2_grpc.IdentityServicer):
                 "identity_mismatch",
                 f"the request is for {asked.dns_name!r}, but the token is of {identity.dns_name!r}",
             )
-        if not self._limits.take_client(claims.pod_uid, now):
+        self._limit(claims.pod_uid, f"pod {claims.namespace}/{claims.pod}", now)
+        key = _key_of(request, identity)
+        issued = self._sign(self._issuer(), key, identity, f"{claims.namespace}/{claims.pod}", request)
+        if self._heard is not None and _is_digest(request.trust_bundle_sha256):
+            report = Report(request.trust_bundle_sha256[:DIGITS], issued.anchor[:DIGITS], issued.answer.valid_until)
+            self._heard(claims.pod_uid, report)
+        return issued.answer
+
+    async def _certify_machine(
+        self, request: identity_pb2.CertifyRequest, identity: WorkloadIdentity, now: float
+    ) -> identity_pb2.CertifyResponse:
+        """A machine outside the cluster: by its join token, or by the leaf that it has."""
+        name, wall = request.external_workload, datetime.datetime.now(datetime.UTC)
+        if self._machines is None or not _WORKLOAD.fullmatch(name):
+            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "workload_name", f"no ExternalWorkload {name[:100]!r}")
+        if identity.namespace == self._settings.mesh_namespace:
+            # Whoever may write objects there is not thereby identity or destination to the whole mesh.
+            raise RefusedError(
+                grpc.StatusCode.PERMISSION_DENIED, "workload_namespace", "no machine is part of the control plane"
+            )
+        key = _key_of(request, identity)
+        public = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+        # Before a token is spent it must be certain that something can be signed.
+        issuer = self._issuer()
+        where = f"{identity.namespace}/{name}"
+        try:
+            if request.current_chain:
+                # First of all: who has no certificate of this mesh learns nothing of what there is in it.
+                check_leaf(list(request.current_chain), key, identity, self._issuers.bundle, wall)
+            workload = await self._machines.find(name, identity)
+            if request.current_chain:
+                check_name(workload, identity.dns_name)
+                check_renewal(workload, public)
+            else:
+                joined(workload, request.token, public, wall)
+                check_name(workload, identity.dns_name)
+            self._limit(("external", where), f"ExternalWorkload {where}", now)
+            if not request.current_chain:
+                await self._machines.spend(workload, request.token, public, wall)
+        except LeafError as error:
+            raise RefusedError(grpc.StatusCode.UNAUTHENTICATED, f"leaf_{error.reason}", str(error)) from error
+        except JoinError as error:
+            raise _not_joined(error, request, where) from error
+        except KubeError as error:
+            raise RefusedError(
+                grpc.StatusCode.UNAVAILABLE, "workload_unreadable", f"ExternalWorkload {where}: {error}"
+            ) from error
+        return self._sign(issuer, key, identity, f"external {where}", request).answer
+
+    def _limit(self, client: Hashable, who: str, now: float) -> None:
+        if not self._limits.take_client(client, now):
             raise RefusedError(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "limit_client",
-                f"pod {claims.namespace}/{claims.pod} asks for too many certificates; try again later",
+                f"{who} asks for too many certificates; try again later",
             )
-        try:
-            key = public_key_of(request.certificate_signing_request, identity)
-        except NameMismatchError as error:
-            raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "csr_name_mismatch", str(error)) from error
-        except CSRError as error:
-            raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "csr_invalid", str(error)) from error
+
+    def _issuer(self) -> Issuer:
         issuer = self._issuers.current
         if issuer is None:
             raise RefusedError(grpc.StatusCode.UNAVAILABLE, "no_issuer", f"no usable issuer: {self._issuers.problem}")
+        return issuer
+
+    def _sign(
+        self,
+        issuer: Issuer,
+        key: ec.EllipticCurvePublicKey,
+        identity: WorkloadIdentity,
+        pod: str,
+        request: identity_pb2.CertifyRequest,
+    ) -> "_Signed":
         wall = datetime.datetime.now(datetime.UTC)
         try:
             issued = issue(
@@ -152,20 +220,17 @@ class IdentityService(identity_pb2_grpc.IdentityServicer):
         self._log.info(
             "issued",
             identity=identity.dns_name,
-            pod=f"{claims.namespace}/{claims.pod}",
+            pod=pod,
             serial=f"{issued.serial:x}",
             not_after=issued.not_after.isoformat(),
             proxy_version=request.proxy_version[:64],
         )
-        if self._heard is not None and _is_digest(request.trust_bundle_sha256):
-            until = int(issued.not_after.timestamp())
-            report = Report(request.trust_bundle_sha256[:DIGITS], issuer.anchor[:DIGITS], until)
-            self._heard(claims.pod_uid, report)
-        return identity_pb2.CertifyResponse(
+        answer = identity_pb2.CertifyResponse(
             leaf_certificate=issued.leaf,
             intermediate_certificates=issued.intermediates,
             valid_until=int(issued.not_after.timestamp()),
         )
+        return _Signed(answer, issuer.anchor)
 
     def _asked_for(self, name: str) -> WorkloadIdentity:
         try:
@@ -193,6 +258,33 @@ class IdentityService(identity_pb2_grpc.IdentityServicer):
                 label = "other"
             self._bundles.add(label)
         BUNDLES.labels(label).inc()
+
+
+@dataclass(frozen=True, slots=True)
+class _Signed:
+    """An answer, and the anchor (SHA-256) that its leaf leads to."""
+
+    answer: identity_pb2.CertifyResponse
+    anchor: str
+
+
+def _key_of(request: identity_pb2.CertifyRequest, identity: WorkloadIdentity) -> ec.EllipticCurvePublicKey:
+    try:
+        return public_key_of(request.certificate_signing_request, identity)
+    except NameMismatchError as error:
+        raise RefusedError(grpc.StatusCode.PERMISSION_DENIED, "csr_name_mismatch", str(error)) from error
+    except CSRError as error:
+        raise RefusedError(grpc.StatusCode.INVALID_ARGUMENT, "csr_invalid", str(error)) from error
+
+
+def _not_joined(error: JoinError, request: identity_pb2.CertifyRequest, where: str) -> RefusedError:
+    if error.reason == "conflict":
+        return RefusedError(grpc.StatusCode.ABORTED, "workload_conflict", str(error))
+    if error.reason == "unknown" and not request.current_chain:
+        # Guessing names must not tell which of them exist: a wrong token is answered alike.
+        message = f"this is not the join token of ExternalWorkload {where}; make one with `tulle external token`"
+        return RefusedError(grpc.StatusCode.UNAUTHENTICATED, "workload_token_unknown", message)
+    return RefusedError(grpc.StatusCode.UNAUTHENTICATED, f"workload_{error.reason}", str(error))
 
 
 def _is_digest(text: str) -> bool:

@@ -28,6 +28,9 @@ MAX_BACKOFF: Final = 2.0
 SHORT_WATCH: Final = 1.0
 """After a watch shorter than this comes a pause: an API server that shuts down ends each one at once."""
 
+ABSENT_SECONDS: Final = 30.0
+"""How often a kind that the API server does not know is asked for again."""
+
 Handler = Callable[[T | None, T | None], None]
 
 
@@ -35,7 +38,7 @@ class Reflector(Generic[K, T]):
     """The copy. Objects are decoded into `type_` and, given `convert`, kept as what it makes of them.
 
     `handler(old, new)` is called for each difference: (None, new) added, (old, new) changed, (old, None)
-    removed.
+    removed. An `optional` kind may be one that the API server does not have: then there are no objects.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Reflector(Generic[K, T]):
         namespace: str | None = None,
         selectors: Mapping[str, str] | None = None,
         resync_seconds: float = RESYNC_SECONDS,
+        optional: bool = False,
     ) -> None:
         self._kube = kube
         self._kind = kind
@@ -61,6 +65,7 @@ class Reflector(Generic[K, T]):
         self._namespace = namespace
         self._selectors = selectors
         self._resync_seconds = resync_seconds
+        self._optional = optional
         self._log = structlog.get_logger().bind(kind=kind.plural)
         self.objects: dict[K, T] = {}
         self.synced = asyncio.Event()
@@ -84,6 +89,11 @@ class Reflector(Generic[K, T]):
                 self.failures += 1
                 if error.gone:
                     continue
+                if self._optional and error.not_found:
+                    # A kind that is not installed has no objects; those of one that was removed went with it.
+                    self._take({})
+                    await asyncio.sleep(ABSENT_SECONDS)
+                    continue
                 self._log.warning("watch_failed", error=str(error), retry_within_seconds=backoff)
                 await asyncio.sleep(random.uniform(0, backoff))  # noqa: S311
                 backoff = min(backoff * 2, MAX_BACKOFF)
@@ -91,7 +101,10 @@ class Reflector(Generic[K, T]):
     async def _list(self) -> str:
         version, found = await self._kube.list(self._kind, self._type, self._namespace, self._selectors)
         self.lists += 1
-        current = {self._key(item): item for item in map(self._convert, found)}
+        self._take({self._key(item): item for item in map(self._convert, found)})
+        return version
+
+    def _take(self, current: dict[K, T]) -> None:
         for key in [key for key in self.objects if key not in current]:
             self._set(key, None)
         for key, item in current.items():
@@ -99,7 +112,6 @@ class Reflector(Generic[K, T]):
         if not self.synced.is_set():
             self._log.info("synced", objects=len(self.objects))
             self.synced.set()
-        return version
 
     async def _follow(self, version: str) -> None:
         """Watch until it is time for a resync; a watch that merely ended goes on from where it was."""

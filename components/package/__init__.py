@@ -6,8 +6,17 @@ composed (`components.mesh`). No module here may begin with `from __future__ imp
 """
 
 from components.injector.resource import MeshedNamespace
+from components.package.external import ExternalWorkload
 from components.package.mesh import Mesh
 from components.package.parts import CertificateAuthority, ControlPlane, Prometheus
 from components.package.workload import MeshedWorkload
 
-__all__ = ["CertificateAuthority", "ControlPlane", "Mesh", "MeshedNamespace", "MeshedWorkload", "Prometheus"]
+__all__ = [
+    "CertificateAuthority",
+    "ControlPlane",
+    "ExternalWorkload",
+    "Mesh",
+    "MeshedNamespace",
+    "MeshedWorkload",
+    "Prometheus",
+]

@@ -7,6 +7,7 @@ import pulumi
 from pulumi.provider.experimental import component_provider_host
 
 from components.injector.resource import MeshedNamespace
+from components.package.external import ExternalWorkload
 from components.package.mesh import Mesh
 from components.package.parts import CertificateAuthority, ControlPlane, Prometheus
 from components.package.workload import MeshedWorkload
@@ -19,6 +20,7 @@ COMPONENTS: Final[list[type[pulumi.ComponentResource]]] = [
     Prometheus,
     MeshedNamespace,
     MeshedWorkload,
+    ExternalWorkload,
 ]
 
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18proxy/api/identity.proto\x12\x11tulle.identity.v1\"\x8a\x01\n\x0e\x43\x65rtifyRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x0c\x12#\n\x1b\x63\x65rtificate_signing_request\x18\x03 \x01(\x0c\x12\x1b\n\x13trust_bundle_sha256\x18\x04 \x01(\t\x12\x15\n\rproxy_version\x18\x05 \x01(\t\"c\n\x0f\x43\x65rtifyResponse\x12\x18\n\x10leaf_certificate\x18\x01 \x01(\x0c\x12!\n\x19intermediate_certificates\x18\x02 \x03(\x0c\x12\x13\n\x0bvalid_until\x18\x03 \x01(\x03\x32\\\n\x08Identity\x12P\n\x07\x43\x65rtify\x12!.tulle.identity.v1.CertifyRequest\x1a\".tulle.identity.v1.CertifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18proxy/api/identity.proto\x12\x11tulle.identity.v1\"\xbc\x01\n\x0e\x43\x65rtifyRequest\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\x0c\x12#\n\x1b\x63\x65rtificate_signing_request\x18\x03 \x01(\x0c\x12\x1b\n\x13trust_bundle_sha256\x18\x04 \x01(\t\x12\x15\n\rproxy_version\x18\x05 \x01(\t\x12\x19\n\x11\x65xternal_workload\x18\x06 \x01(\t\x12\x15\n\rcurrent_chain\x18\x07 \x03(\x0c\"c\n\x0f\x43\x65rtifyResponse\x12\x18\n\x10leaf_certificate\x18\x01 \x01(\x0c\x12!\n\x19intermediate_certificates\x18\x02 \x03(\x0c\x12\x13\n\x0bvalid_until\x18\x03 \x01(\x03\x32\\\n\x08Identity\x12P\n\x07\x43\x65rtify\x12!.tulle.identity.v1.CertifyRequest\x1a\".tulle.identity.v1.CertifyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proxy.api.identity_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CERTIFYREQUEST']._serialized_start=48
-  _globals['_CERTIFYREQUEST']._serialized_end=186
-  _globals['_CERTIFYRESPONSE']._serialized_start=188
-  _globals['_CERTIFYRESPONSE']._serialized_end=287
-  _globals['_IDENTITY']._serialized_start=289
-  _globals['_IDENTITY']._serialized_end=381
+  _globals['_CERTIFYREQUEST']._serialized_end=236
+  _globals['_CERTIFYRESPONSE']._serialized_start=238
+  _globals['_CERTIFYRESPONSE']._serialized_end=337
+  _globals['_IDENTITY']._serialized_start=339
+  _globals['_IDENTITY']._serialized_end=431
 # @@protoc_insertion_point(module_scope)

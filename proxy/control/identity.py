@@ -16,6 +16,7 @@ from proxy.control import messages
 from proxy.control.backoff import Backoff
 from proxy.control.keypair import KeyGenerationError, KeyPair
 from proxy.control.keypair import generate as generate_key_pair
+from proxy.control.machine import Machine
 from proxy.control.messages import Certificate
 from proxy.control.trust import Bundle, TrustBundle
 from proxy.telemetry.log import Log
@@ -78,6 +79,7 @@ class Identity:
         min_refresh: float = 10.0,
         max_refresh: float = 86400.0,
         version: str = "",
+        machine: Machine | None = None,
         generate: Callable[[str], Awaitable[KeyPair]] = generate_key_pair,
         now: Callable[[], float] = time.time,
         dice: Callable[[], float] = random.random,
@@ -91,6 +93,7 @@ class Identity:
         self._min_refresh = min_refresh
         self._max_refresh = max_refresh
         self._version = version
+        self._machine = machine
         self._generate = generate
         self._now = now
         self._dice = dice
@@ -119,12 +122,14 @@ class Identity:
 
     async def run(self) -> None:
         """For ever: bundle, key, certificate, wait, certificate."""
-        await self._bundle.cell.first()
-        self._pair = await self._make_key()
+        bundle = await self._bundle.cell.first()
+        self._pair = await self._make_key() if self._machine is None else self._resume(self._machine, bundle)
         end_watch = self._bundle.cell.subscribe(self._bundle_changed)
         first = Backoff()
         renewal = Backoff(base=1.0, cap=RENEWAL_CAP)
         try:
+            if self._ready.is_set():
+                await self._wait(self._next_delay())
             while True:
                 if await self._attempt(self._pair):
                     first.reset()
@@ -134,6 +139,21 @@ class Identity:
                     await asyncio.sleep(self._pause(first, renewal))
         finally:
             end_watch()
+
+    def _resume(self, machine: Machine, bundle: Bundle) -> KeyPair:
+        """Go on with what the last start kept: a control plane that is away stops no machine. Raises KeptError."""
+        kept = machine.read()
+        # Even one that is over is what to renew by; identity then says so.
+        self.certificate = kept.certificate
+        if kept.certificate.valid_until > self._now():
+            try:
+                self._load(kept.pair, kept.certificate, bundle)
+            except ValueError as error:
+                self._log.warning("kept certificate does not fit the trust bundle", file=machine.path, why=error)
+            else:
+                self._log.info("kept certificate loaded", identity=self.name, valid_until=kept.certificate.valid_until)
+                self._ready.set()
+        return kept.pair
 
     def _next_delay(self) -> float:
         remaining = (self.certificate.valid_until if self.certificate else 0) - self._now()
@@ -174,6 +194,8 @@ class Identity:
             certificate = await self._certify(pair)
             bundle = await self._bundle.cell.first()
             self._load(pair, certificate, bundle)
+            if self._machine is not None:
+                self._machine.keep(pair, certificate)
         except (grpc.CallError, OSError, ValueError) as error:
             self.refreshes_failed += 1
             status = error.status.name if isinstance(error, grpc.CallError) else type(error).__name__
@@ -191,7 +213,13 @@ class Identity:
 
     async def _certify(self, pair: KeyPair) -> Certificate:
         bundle = await self._bundle.cell.first()
-        request = messages.certify_request(self.name, self._token(), pair.request, bundle.sha256, self._version)
+        if self._machine is None:
+            request = messages.certify_request(self.name, self._token(), pair.request, bundle.sha256, self._version)
+        else:
+            chain = self.certificate.chain if self.certificate is not None else ()
+            request = messages.certify_request(
+                self.name, b"", pair.request, bundle.sha256, self._version, self._machine.workload, chain
+            )
         return messages.certificate(await self._client.unary(PATH, request, TIMEOUT))
 
     def _token(self) -> bytes:

@@ -157,9 +157,18 @@ def watch_request(namespace: str, pod: str, node: str, address: str) -> bytes:
     return blob(1, text(1, namespace) + text(2, pod) + text(3, node)) + text(2, address)
 
 
-def certify_request(identity: str, token: bytes, request: bytes, bundle_sha256: str, version: str) -> bytes:
+def certify_request(
+    identity: str,
+    token: bytes,
+    request: bytes,
+    bundle_sha256: str,
+    version: str,
+    external_workload: str = "",
+    current_chain: Sequence[bytes] = (),
+) -> bytes:
     """identity.v1.CertifyRequest."""
-    return text(1, identity) + blob(2, token) + blob(3, request) + text(4, bundle_sha256) + text(5, version)
+    asked = text(1, identity) + blob(2, token) + blob(3, request) + text(4, bundle_sha256) + text(5, version)
+    return asked + text(6, external_workload) + b"".join(blob(7, each) for each in current_chain)
 
 
 def certificate(data: bytes) -> Certificate:

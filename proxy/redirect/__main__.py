@@ -38,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--inbound-skip-ports", default="", help="destination ports left alone, such as 25,8000-8080")
     parser.add_argument("--outbound-skip-ports", default="", help="the same for connections that the pod makes")
     parser.add_argument("--skip-subnets", default="", help="CIDRs whose inbound connections are left alone")
+    parser.add_argument("--inbound-only-ports", default="", help="redirect these ports alone, instead of all others")
+    parser.add_argument("--outbound-only-subnets", default="", help="redirect connections to these CIDRs alone")
+    parser.add_argument("--remove", action="store_true", help="take the rules away; nothing to take is as good")
     parser.add_argument("--mode", default="auto", choices=apply.MODES, help="which iptables; auto tries nft first")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 0 only if the rules are in place")
     parser.add_argument("--print", action="store_true", help="show the rules and change nothing")
@@ -70,6 +73,8 @@ def redirection_from(options: argparse.Namespace) -> rules.Redirection:
         inbound_skip=read("inbound-skip-ports", options.inbound_skip_ports, lambda ports: port_set(own + ports)),
         outbound_skip=read("outbound-skip-ports", options.outbound_skip_ports, port_set),
         skip_subnets=read("skip-subnets", options.skip_subnets, network_list),
+        inbound_only=read("inbound-only-ports", options.inbound_only_ports, port_set),
+        outbound_only=read("outbound-only-subnets", options.outbound_only_subnets, network_list),
     )
 
 
@@ -88,7 +93,10 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         for version in versions:
-            if options.check:
+            if options.remove:
+                for backend in apply.remove(options.mode, version, print):
+                    print(f"IPv{version}: removed with {backend.name}")
+            elif options.check:
                 backend = apply.check(redirection, options.mode, version)
                 print(f"IPv{version}: redirected by {backend.name}")
             else:
@@ -97,7 +105,7 @@ def main(arguments: list[str]) -> int:
     except apply.RedirectError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 1
-    if 6 not in versions:
+    if 6 not in versions and not options.remove:
         print("IPv6: this pod has no address, so there is nothing to redirect")
     return 0
 

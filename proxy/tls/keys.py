@@ -12,6 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from proxy.tls.framing import framed
+
 
 def key_and_request(identity: str) -> tuple[bytes, bytes]:
     """A new ECDSA P-256 key (PKCS#8) and a CSR whose only name is `identity` (PKCS#10)."""
@@ -27,11 +29,6 @@ def key_and_request(identity: str) -> tuple[bytes, bytes]:
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return pkcs8, request.public_bytes(serialization.Encoding.DER)
-
-
-def framed(*parts: bytes) -> bytes:
-    """Each part behind its length."""
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
 def main(arguments: list[str]) -> int:

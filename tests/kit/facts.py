@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from components.destination import objects
+from components.destination.external import ExternalFacts, external_facts
 from components.destination.model import (
     Mesh,
     NamespaceFacts,
@@ -152,3 +153,32 @@ def namespace(name: str = "demo", opaque: str | None = None) -> NamespaceFacts:
     annotations = None if opaque is None else {"config.linkerd.io/opaque-ports": opaque}
     meta = {"metadata": {"name": name, "annotations": annotations}}
     return namespace_facts(msgspec.convert(meta, objects.Namespace))
+
+
+def raw_external(
+    name: str,
+    ip: str = "192.0.2.10",
+    *,
+    namespace: str = "demo",
+    account: str = "machine",
+    ports: tuple[tuple[str, int], ...] = (("http", 8080),),
+    labels: dict[str, str] | None = None,
+    ready: bool = True,
+    server_name: str = "",
+) -> Json:
+    """An ExternalWorkload as the API writes it."""
+    named = server_name or f"{account}.{namespace}.serviceaccount.identity.tulle.cluster.local"
+    return {
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": "web"} if labels is None else labels},
+        "spec": {
+            "meshTLS": {"identity": f"spiffe://cluster.local/ns/{namespace}/sa/{account}", "serverName": named},
+            "workloadIPs": [{"ip": ip}],
+            "ports": [{"name": port, "port": number, "protocol": "TCP"} for port, number in ports],
+        },
+        "status": {"conditions": [{"type": "Ready", "status": "True" if ready else "False"}]},
+    }
+
+
+def external(name: str, ip: str = "192.0.2.10", **words: Any) -> ExternalFacts:
+    """What counts of it."""
+    return external_facts(msgspec.convert(raw_external(name, ip, **words), objects.ExternalWorkload), MESH)

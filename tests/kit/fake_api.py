@@ -14,7 +14,7 @@ from components.kube.client import Kube
 Json = dict[str, Any]
 _PATH = re.compile(
     r"/(?:api|apis)/(?P<api>v1|[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"
-    r"/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?$"
+    r"/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?:/status)?$"
 )
 
 

@@ -19,6 +19,7 @@ from proxy.api import identity_pb2 as api
 from proxy.control import identity as module
 from proxy.control.identity import PATH, Identity, refresh_delay
 from proxy.control.keypair import KeyGenerationError, KeyPair, generate, parts_from
+from proxy.control.machine import Machine
 from proxy.control.trust import TrustBundle
 from proxy.telemetry.exposition import render
 from proxy.telemetry.log import Log
@@ -69,7 +70,7 @@ class Issuer:
 class Bench:
     """One identity with its files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, machine: Machine | None = None) -> None:
         self.issuer = Issuer()
         self.lines: list[str] = []
         self.token = folder / "token"
@@ -82,7 +83,7 @@ class Bench:
         self.identity = Identity(
             NAME, client=self.issuer, contexts=self.issuer, bundle=self.bundle, token_file=str(self.token), log=log,
             min_refresh=0.05, max_refresh=1000, version="1.2", generate=self.generate, now=lambda: self.issuer.now,
-            dice=lambda: 0.0,
+            dice=lambda: 0.0, machine=machine,
         )  # fmt: skip
         self.tasks: list[asyncio.Task[None]] = []
 

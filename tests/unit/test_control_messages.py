@@ -47,9 +47,9 @@ def test_a_watch_request_is_what_protoc_makes_of_it(namespace: str, pod: str, no
     assert (ours.workload, ours.address) == (workload, address)
 
 
-@given(texts, st.binary(max_size=300), st.binary(max_size=300), texts, texts)
+@given(texts, st.binary(max_size=300), st.binary(max_size=300), texts, texts, texts, st.lists(st.binary(min_size=1)))
 def test_a_certify_request_is_what_protoc_makes_of_it(
-    identity: str, token: bytes, request: bytes, sha: str, version: str
+    identity: str, token: bytes, request: bytes, sha: str, version: str, workload: str, chain: list[bytes]
 ) -> None:
     theirs = identity_pb2.CertifyRequest(
         identity=identity,
@@ -57,8 +57,11 @@ def test_a_certify_request_is_what_protoc_makes_of_it(
         certificate_signing_request=request,
         trust_bundle_sha256=sha,
         proxy_version=version,
+        external_workload=workload,
+        current_chain=chain,
     )
-    assert messages.certify_request(identity, token, request, sha, version) == theirs.SerializeToString()
+    ours = messages.certify_request(identity, token, request, sha, version, workload, chain)
+    assert ours == theirs.SerializeToString()
 
 
 @given(
@@ -179,6 +182,7 @@ def test_the_api_has_no_field_that_is_passed_over() -> None:
     assert numbers(destination_pb2.Workload.DESCRIPTOR) == {"namespace": 1, "pod": 2, "node": 3}
     assert numbers(identity_pb2.CertifyRequest.DESCRIPTOR) == {
         "identity": 1, "token": 2, "certificate_signing_request": 3, "trust_bundle_sha256": 4, "proxy_version": 5,
+        "external_workload": 6, "current_chain": 7,
     }  # fmt: skip
     assert numbers(identity_pb2.CertifyResponse.DESCRIPTOR) == {
         "leaf_certificate": 1, "intermediate_certificates": 2, "valid_until": 3,
