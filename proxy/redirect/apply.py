@@ -16,7 +16,6 @@ TIMEOUT: Final = 60
 """Seconds for one run of iptables, waiting for the lock included."""
 LOCK_WAIT: Final = 30
 """Seconds that iptables-legacy waits for whoever else holds its lock."""
-MODES: Final = ("auto", "nft", "legacy")
 _SUFFIXES: Final = {"nft": ("-nft",), "legacy": ("-legacy",), "auto": ("-nft", "-legacy", "")}
 _STEMS: Final = {4: "iptables", 6: "ip6tables"}
 _LOCK_FOLDERS: Final = ("/run", "/dev/shm", "/tmp")  # noqa: S108 (a lock file, opened by iptables itself)
@@ -89,6 +88,13 @@ def apply(redirection: rules.Redirection, mode: str, version: int, say: Callable
             return backend
         failures.append(f"{backend.name} accepted the rules but lacks: {'; '.join(lacks)}")
     raise RedirectError(f"IPv{version} rules could not be set: {'; '.join(failures)}")
+
+
+def withdraw(version: int) -> None:
+    """Take the rules of one IP version out of every backend that holds them; raises RedirectError."""
+    for backend in backends("auto", version):
+        if lines := rules.removal_lines(backend.save()):
+            backend.restore(lines)
 
 
 def check(redirection: rules.Redirection, mode: str, version: int) -> Backend:

@@ -106,6 +106,20 @@ def restore_lines(redirection: Redirection, version: int, saved: str = "") -> li
     return [*lines, "COMMIT"]
 
 
+def removal_lines(saved: str) -> list[str]:
+    """Input for `iptables-restore --noflush` that takes away what `restore_lines` has put into a table, given what
+    `iptables-save -t nat` says of it; empty where nothing of it is there.
+    """
+    found = _lines(saved)
+    chains = [chain for chain in (INBOUND_CHAIN, OUTBOUND_CHAIN) if any(each.startswith(f":{chain} ") for each in found)]
+    if not chains:
+        return []
+    ends = tuple(f" -j {chain}" for chain in chains)
+    jumps = [f"-D {line[3:]}" for line in found if line.startswith("-A ") and line.endswith(ends)]
+    # A chain is let go once nothing leads to it and nothing is in it.
+    return ["*nat", *jumps, *(f"-F {chain}" for chain in chains), *(f"-X {chain}" for chain in chains), "COMMIT"]
+
+
 def has_jump(saved: str, builtin: str, chain: str) -> bool:
     """Whether a built-in chain already leads to ours."""
     return any(line.startswith(f"-A {builtin} ") and line.endswith(f"-j {chain}") for line in _lines(saved))
