@@ -104,6 +104,13 @@ class ProxyDefaults(TypedDict):
     """What pods may override; ["*"] for all."""
 
 
+class CniSettings(TypedDict):
+    """Who sets the redirection of pods."""
+
+    enabled: bool
+    """A CNI plugin on the nodes; no pod needs NET_ADMIN."""
+
+
 class TelemetrySettings(TypedDict):
     """Prometheus."""
 
@@ -156,6 +163,8 @@ class MeshSettings(TypedDict):
     """Life of a workload's certificate."""
     trust: TrustSettings
     """The certificate authority."""
+    cni: CniSettings
+    """Who sets the redirection of pods."""
     proxy: ProxyDefaults
     """The data plane's defaults."""
     telemetry: TelemetrySettings

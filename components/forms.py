@@ -274,6 +274,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "trust.issuerSecret": _SECRET,
     "trust.bundle": Text("PEM certificates, or empty"),
     "identity.leafLifetime": Duration(SHORTEST_LEAF, "a duration like 24h, at least 60s"),
+    "cni.enabled": Flag(),
     "proxy.inboundPolicy": Choice(labels.INBOUND_POLICIES),
     "proxy.opaquePorts": Ports(),
     "proxy.skipInboundPorts": Ports(),

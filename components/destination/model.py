@@ -125,6 +125,8 @@ def pod_facts(pod: Pod, mesh: Mesh) -> PodFacts:
     containers = [*(spec.init_containers or ()), *(spec.containers or ())]
     by_name = {container.name: container for container in containers}
     proxy = by_name.get(labels.PROXY_CONTAINER)
+    # Both have the same arguments.
+    redirect = by_name.get(labels.INIT_CONTAINER) or by_name.get(labels.VALIDATOR_CONTAINER)
     identity, problem = "", ""
     # The label alone could be copied by anybody, the container alone could be another mesh's.
     of_this_mesh = (meta.labels or {}).get(labels.CONTROL_PLANE_NAMESPACE) == mesh.namespace
@@ -149,7 +151,7 @@ def pod_facts(pod: Pod, mesh: Mesh) -> PodFacts:
         leaving=meta.deletion_timestamp is not None,
         host_network=spec.host_network,
         identity=identity,
-        skipped=_skipped(by_name.get(labels.INIT_CONTAINER), proxy) if identity else EMPTY,
+        skipped=_skipped(redirect, proxy) if identity else EMPTY,
         opaque=opaque,
         labels=_pod_labels(meta, spec.service_account_name or "default"),
         problem=problem or opaque_problem,

@@ -69,6 +69,8 @@ class MeshArgs(TypedDict):
     """PEM of the anchors behind your own issuer, or of further ones beside the anchor the stack makes. Default: ""."""
     identity_leaf_lifetime: NotRequired[str]
     """Life of a workload's certificate; proxies renew at about two thirds of it. Default: "24h"."""
+    cni_enabled: NotRequired[bool]
+    """A CNI plugin on each node (Ansible role cni) redirects pods, so that no pod needs NET_ADMIN. Default: false."""
     proxy_inbound_policy: NotRequired[str]
     """Who may call meshed pods unless an annotation says otherwise (the values of default-inbound-policy). Default:
     "all-unauthenticated".

@@ -28,6 +28,8 @@ PROXY_CONTAINER: Final = "linkerd-proxy"
 INIT_CONTAINER: Final = "linkerd-init"
 VALIDATOR_CONTAINER: Final = "linkerd-network-validator"
 """Stands in the init container's place where a CNI plugin sets the redirection."""
+EXIT_NOT_REDIRECTED: Final = 95
+"""With which it refuses a pod, as Linkerd's does."""
 TOKEN_VOLUME: Final = "linkerd-identity-token"
 BUNDLE_VOLUME: Final = "linkerd-trust-bundle"
 BUNDLE_CONFIG_MAP: Final = "tulle-trust-bundle"

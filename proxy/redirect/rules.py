@@ -111,7 +111,8 @@ def removal_lines(saved: str) -> list[str]:
     `iptables-save -t nat` says of it; empty where nothing of it is there.
     """
     found = _lines(saved)
-    chains = [chain for chain in (INBOUND_CHAIN, OUTBOUND_CHAIN) if any(each.startswith(f":{chain} ") for each in found)]
+    named = {line.split()[0] for line in found if line.startswith(":")}
+    chains = [chain for chain in (INBOUND_CHAIN, OUTBOUND_CHAIN) if f":{chain}" in named]
     if not chains:
         return []
     ends = tuple(f" -j {chain}" for chain in chains)

@@ -1,4 +1,5 @@
-"""`python3 -m proxy.redirect.validate`: refuses to let a pod start whose connections are not redirected. Needs no right.
+"""`python3 -m proxy.redirect.validate`: refuses to let a pod start whose connections are not redirected. It needs no
+right.
 
 Takes the arguments of `proxy.redirect`. It listens where the proxy will listen, connects to addresses that nobody has
 (RFC 5737, RFC 3849), and must reach itself: as Linkerd's network validator, once for each IP version of the pod. A
@@ -17,13 +18,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Final
 
+from proxy.api import labels
 from proxy.redirect import apply
 from proxy.redirect.arguments import ArgumentsError, parser, redirection_from
 from proxy.redirect.rules import Redirection
 from proxy.settings import EXIT_BAD_SETTING
 
 PROG: Final = "proxy.redirect.validate"
-EXIT_NOT_REDIRECTED: Final = 95
 TARGETS: Final = {4: "192.0.2.1", 6: "2001:db8::1"}
 """Addresses for documentation: without redirection nobody answers, and no stranger is asked."""
 FIRST_PORT: Final = 20001
@@ -149,7 +150,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     if wrong:
         hint = HINT.format(node=environ.get("NODE_NAME") or "of this pod")
         print(f"{PROG}: {wrong}. {hint}.", file=sys.stderr)
-        return EXIT_NOT_REDIRECTED
+        return labels.EXIT_NOT_REDIRECTED
     print(f"redirected to port {redirection.outbound_port}: {', '.join(f'IPv{version}' for version in versions)}")
     return 0
 
