@@ -47,6 +47,8 @@ class Destination(pulumi.ComponentResource):
                 "cluster_rules": [
                     {"api_groups": [""], "resources": ["services", "pods", "namespaces"], "verbs": read},
                     {"api_groups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
+                    # On Pods that their network validator keeps from starting.
+                    {"api_groups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
                 ],
             },
             pulumi.ResourceOptions(parent=self),

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -48,7 +49,7 @@ class Places:
 def install(places: Places, *, check: bool) -> Json:
     """Name the plugin in the configuration that the runtime uses; raises ConflistError, OSError."""
     program = places.plugins / plugin.TYPE
-    if not os.access(program, os.X_OK):
+    if not check and not os.access(program, os.X_OK):
         # A list that names a program that is not there stops every pod of the node.
         raise conflist.ConflistError(f"cannot name {program}, which is not there: run the role tulle.mesh.cni")
     name = conflist.in_use(_names(places.conf))
@@ -84,6 +85,10 @@ def remove(places: Places, *, check: bool) -> Json:
     if not check:
         for each in left:
             each.unlink()
+        for folder in (places.originals, places.originals.parent):
+            # Of the latter other parts of the mesh may have something.
+            with suppress(OSError):
+                folder.rmdir()
     message = "the plugin was taken out of the list" if changed else "the plugin is in no list"
     return {"changed": bool(changed or left), "file": ", ".join(changed), "message": message}
 
