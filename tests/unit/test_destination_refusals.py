@@ -14,8 +14,8 @@ from components.destination.ports import parse_ports
 from components.destination.publisher import Publisher
 from components.kube.events import Recorder
 from proxy.api import labels
-from tests.kit.fake_api import FakeApi, eventually
 from tests.kit.facts import MESH, raw_pod
+from tests.kit.fake_api import FakeApi, eventually
 
 SAID: Final = "IPv4 is not redirected. Run the Ansible role tulle.mesh.cni on node node-1."
 
