@@ -99,7 +99,8 @@ def waiting(places: Places) -> Iterator[tuple[dict[str, str], bytes]]:
         try:
             kept = json.loads((places.results / name).read_bytes())
             annotations = (kept.get("capabilityArgs") or {}).get(plugin.ANNOTATIONS) or {}
-            if labels.REDIRECT not in annotations:
+            # containerd sets up each pod's loopback as a network of its own, and keeps that result too.
+            if labels.REDIRECT not in annotations or kept["ifName"] == "lo":
                 continue
             result = kept["result"]
             network = json.loads(base64.b64decode(kept["config"]))

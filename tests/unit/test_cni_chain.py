@@ -167,6 +167,7 @@ def test_pods_that_wait_are_found_in_what_libcni_keeps(places: Places, tmp_path:
         "net-c-eth0": cached(marked, str(tmp_path / "gone")),
         "net-d-eth0": cached(marked, str(netns), result={}),
         "net-e-eth0": "{",
+        "cni-loopback-a-lo": cached(marked, str(netns), ifName="lo"),
         "net-f-eth0": cached(marked, "", containerId="c2").replace("{", f'{{"netns": "{netns}", ', 1),
     }.items():
         (places.results / name).write_text(text)
