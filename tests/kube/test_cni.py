@@ -147,7 +147,7 @@ def rules(pod: Json) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(240)
 def test_pods_are_meshed_with_no_right_at_all(
     kube: Kube, image: str, node: Node, inject: Callable[[Json], Json], new_namespace: Callable[[bool], str]
 ) -> None:
