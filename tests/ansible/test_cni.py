@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,11 +58,11 @@ def config(annotations: Any = None, **more: Any) -> dict[str, Any]:
 
 
 def call(
-    program: Path, command: str, given: Any, netns: str = "/proc/self/ns/net", **more: str
+    program: Path, command: str, given: Any, netns: str = "/proc/self/ns/net"
 ) -> tuple[int, dict[str, Any] | None]:
     """As a runtime calls it, which hands on its whole environment."""
     text = given if isinstance(given, str) else json.dumps(given)
-    environ = {**os.environ, "CNI_COMMAND": command, "CNI_NETNS": netns, **more}
+    environ = {**os.environ, "CNI_COMMAND": command, "CNI_NETNS": netns}
     done = subprocess.run([str(program)], input=text, capture_output=True, text=True, timeout=60, env=environ)
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout) if done.stdout else None
@@ -155,7 +156,7 @@ CONFLIST: Final = "/etc/cni/net.d/10-net.conflist"
 
 
 @pytest.fixture
-def machine() -> Any:
+def machine() -> Iterator[Root]:
     with root("one") as made:
         made.run("mkdir -p /srv/root /opt/cni/bin /etc/cni/net.d")
         made.write("/srv/root/cni.python", PYTHON, "755")

@@ -16,7 +16,11 @@ from proxy.redirect.chain import Places, install, main, remove, waiting
 from proxy.redirect.conflist import ConflistError, chained, in_use, restored, unchained
 from proxy.redirect.plugin import ANNOTATIONS, ENTRY
 
-NETWORK: Final = {"cniVersion": "0.4.0", "name": "net", "plugins": [{"type": "bridge", "a": {}}, {"type": "portmap"}]}
+NETWORK: Final[dict[str, Any]] = {
+    "cniVersion": "0.4.0",
+    "name": "net",
+    "plugins": [{"type": "bridge", "ipam": {}}, {"type": "portmap"}],
+}
 TEXT: Final = json.dumps(NETWORK).encode()
 
 
@@ -34,7 +38,7 @@ def test_the_plugin_comes_last_once_and_asks_for_the_annotations() -> None:
 
 
 def test_an_entry_of_an_older_release_is_replaced_and_moved_to_the_end() -> None:
-    old = {**NETWORK, "plugins": [{"type": "tulle-cni", "old": True}, *NETWORK["plugins"]]}  # type: ignore[misc]
+    old = {**NETWORK, "plugins": [{"type": "tulle-cni", "old": True}, *NETWORK["plugins"]]}
     assert json.loads(chained(json.dumps(old).encode()))["plugins"][-1] == dict(ENTRY)
     assert types(chained(json.dumps(old).encode())) == ["bridge", "portmap", "tulle-cni"]
 

@@ -12,7 +12,7 @@ from proxy.redirect.rules import removal_lines
 from tests.unit.test_injector_patch import CASES
 from tests.unit.test_redirect_rules import SAVED
 
-RESULT: Final = {
+RESULT: Final[dict[str, Any]] = {
     "cniVersion": "1.0.0",
     "interfaces": [{"name": "eth0", "sandbox": "/run/netns/pod"}],
     "ips": [{"address": "10.0.0.2/24", "interface": 0}],
