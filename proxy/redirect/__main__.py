@@ -16,6 +16,7 @@ PROG: Final = "proxy.redirect"
 def main(arguments: list[str]) -> int:
     """Do what the arguments say."""
     known = parser(PROG, "Lead a pod's TCP through its proxy.")
+    known.add_argument("--remove", action="store_true", help="take the rules away; nothing to take is as good")
     known.add_argument("--check", action="store_true", help="change nothing; exit 0 only if the rules are in place")
     known.add_argument("--print", action="store_true", help="show the rules and change nothing")
     try:
@@ -31,7 +32,10 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         for version in versions:
-            if options.check:
+            if options.remove:
+                for backend in apply.remove(options.mode, version, print):
+                    print(f"IPv{version}: removed with {backend.name}")
+            elif options.check:
                 backend = apply.check(redirection, options.mode, version)
                 print(f"IPv{version}: redirected by {backend.name}")
             else:
@@ -40,7 +44,7 @@ def main(arguments: list[str]) -> int:
     except apply.RedirectError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 1
-    if 6 not in versions:
+    if 6 not in versions and not options.remove:
         print("IPv6: this pod has no address, so there is nothing to redirect")
     return 0
 

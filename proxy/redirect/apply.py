@@ -90,11 +90,19 @@ def apply(redirection: rules.Redirection, mode: str, version: int, say: Callable
     raise RedirectError(f"IPv{version} rules could not be set: {'; '.join(failures)}")
 
 
-def withdraw(version: int) -> None:
-    """Take the rules of one IP version out of every backend that holds them; raises RedirectError."""
-    for backend in backends("auto", version):
-        if lines := rules.removal_lines(backend.save()):
+def remove(mode: str, version: int, say: Callable[[str], None]) -> list[Backend]:
+    """Take our rules out of every backend that holds some; raises RedirectError where one stays."""
+    removed = []
+    for backend in backends(mode, version):
+        lines = rules.removal_lines(backend.save(), sheds_builtins=backend.suffix == "-nft")
+        if lines:
             backend.restore(lines)
+            after = backend.save()
+            say(f"# {backend.name}: after\n{after}")
+            if rules.mentions_chains(after):
+                raise RedirectError(f"{backend.name} accepted the removal but holds our chains still")
+            removed.append(backend)
+    return removed
 
 
 def check(redirection: rules.Redirection, mode: str, version: int) -> Backend:

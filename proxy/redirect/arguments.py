@@ -37,6 +37,8 @@ def parser(prog: str, description: str, *, add_help: bool = True) -> Parser:
     made.add_argument("--inbound-skip-ports", default="", help="destination ports left alone, such as 25,8000-8080")
     made.add_argument("--outbound-skip-ports", default="", help="the same for connections that the pod makes")
     made.add_argument("--skip-subnets", default="", help="CIDRs whose inbound connections are left alone")
+    made.add_argument("--inbound-only-ports", default="", help="redirect these ports alone, instead of all others")
+    made.add_argument("--outbound-only-subnets", default="", help="redirect connections to these CIDRs alone")
     made.add_argument("--mode", default="auto", choices=MODES, help="which iptables; auto tries nft first")
     return made
 
@@ -76,6 +78,8 @@ def redirection_from(options: argparse.Namespace) -> rules.Redirection:
         inbound_skip=read("inbound-skip-ports", options.inbound_skip_ports, lambda ports: port_set(own + ports)),
         outbound_skip=read("outbound-skip-ports", options.outbound_skip_ports, port_set),
         skip_subnets=read("skip-subnets", options.skip_subnets, network_list),
+        inbound_only=read("inbound-only-ports", options.inbound_only_ports, port_set),
+        outbound_only=read("outbound-only-subnets", options.outbound_only_subnets, network_list),
     )
 
 

@@ -55,7 +55,7 @@ def _withdraw(versions: list[int]) -> str:
     failures = []
     for version in versions:
         try:
-            apply.withdraw(version)
+            apply.remove("auto", version, _quiet)
         except apply.RedirectError as error:
             failures.append(str(error))
     return f"and what was set could not be taken back: {'; '.join(failures)}" if failures else ""

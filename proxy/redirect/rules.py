@@ -35,6 +35,10 @@ class Redirection:
     inbound_skip: PortSet = NO_PORTS
     outbound_skip: PortSet = NO_PORTS
     skip_subnets: tuple[IPv4Network | IPv6Network, ...] = ()
+    inbound_only: PortSet = NO_PORTS
+    """The ports that are redirected, where not all are: a machine has more to do than a pod."""
+    outbound_only: tuple[IPv4Network | IPv6Network, ...] = ()
+    """The same for where outbound connections go: the networks of the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +78,19 @@ def inbound_rules(redirection: Redirection, version: int) -> list[Rule]:
         if subnet.version == version
     ]
     to = f"REDIRECT --to-port {redirection.inbound_port}"
+    if redirection.inbound_only.ranges:
+        return [
+            *rules,
+            *(
+                Rule(f"-p tcp -m multiport --dports {ports}", to, f"redirect-port-{ports}-to-proxy-port")
+                for ports in batches(redirection.inbound_only)
+            ),
+        ]
     return [*rules, Rule("-p tcp", to, f"redirect-all-incoming-to-proxy-port-{redirection.inbound_port}")]
 
 
-def outbound_rules(redirection: Redirection) -> list[Rule]:
-    """The rules of PROXY_INIT_OUTPUT, in order; they are the same for both IP versions."""
+def outbound_rules(redirection: Redirection, version: int) -> list[Rule]:
+    """The rules of PROXY_INIT_OUTPUT for one IP version, in order."""
     rules = []
     # First of all, or the proxy's own connections would come back to it for ever.
     if redirection.proxy_uid > 0:
@@ -90,6 +102,15 @@ def outbound_rules(redirection: Redirection) -> list[Rule]:
     rules.append(Rule("-o lo", "RETURN", "ignore-loopback"))
     rules += [_skip(ports) for ports in batches(redirection.outbound_skip)]
     to = f"REDIRECT --to-port {redirection.outbound_port}"
+    if redirection.outbound_only:
+        return [
+            *rules,
+            *(
+                Rule(f"-p tcp -d {subnet}", to, f"redirect-subnet-{subnet}-to-proxy-port")
+                for subnet in redirection.outbound_only
+                if subnet.version == version
+            ),
+        ]
     return [*rules, Rule("-p tcp", to, f"redirect-all-outgoing-to-proxy-port-{redirection.outbound_port}")]
 
 
@@ -99,26 +120,33 @@ def restore_lines(redirection: Redirection, version: int, saved: str = "") -> li
     Naming a chain creates it or empties it; the jumps to our chains are added only where they are missing. The kernel
     takes the whole or nothing, so there is no moment at which half of the rules hold.
     """
-    chains = ((INBOUND_CHAIN, inbound_rules(redirection, version)), (OUTBOUND_CHAIN, outbound_rules(redirection)))
+    chains = (
+        (INBOUND_CHAIN, inbound_rules(redirection, version)),
+        (OUTBOUND_CHAIN, outbound_rules(redirection, version)),
+    )
     lines = ["*nat", *(f":{chain} - [0:0]" for chain, _ in chains)]
     lines += [rule.line(chain) for chain, rules in chains for rule in rules]
     lines += [rule.line(builtin) for builtin, rule in _jumps() if not has_jump(saved, builtin, rule.target)]
     return [*lines, "COMMIT"]
 
 
-def removal_lines(saved: str) -> list[str]:
-    """Input for `iptables-restore --noflush` that takes away what `restore_lines` has put into a table, given what
-    `iptables-save -t nat` says of it; empty where nothing of it is there.
+def removal_lines(saved: str, sheds_builtins: bool) -> list[str]:
+    """Input for `iptables-restore --noflush` that takes back whatever of ours a saved table holds; empty for none.
+
+    With nft the built-in chains came with our first rule (`sheds_builtins`), so those with no other rule go as well.
     """
-    found = _lines(saved)
-    named = {line.split()[0] for line in found if line.startswith(":")}
-    chains = [chain for chain in (INBOUND_CHAIN, OUTBOUND_CHAIN) if f":{chain}" in named]
-    if not chains:
+    jumps = [line for line in _lines(saved) if line.endswith((f"-j {INBOUND_CHAIN}", f"-j {OUTBOUND_CHAIN}"))]
+    chains = [chain for chain in (INBOUND_CHAIN, OUTBOUND_CHAIN) if _declares(saved, chain)]
+    if not jumps and not chains:
         return []
-    ends = tuple(f" -j {chain}" for chain in chains)
-    jumps = [f"-D {line[3:]}" for line in found if line.startswith("-A ") and line.endswith(ends)]
-    # A chain is let go once nothing leads to it and nothing is in it.
-    return ["*nat", *jumps, *(f"-F {chain}" for chain in chains), *(f"-X {chain}" for chain in chains), "COMMIT"]
+    others = [line for line in _lines(saved) if line.startswith("-A ") and line not in jumps]
+    emptied = [builtin for builtin, rule in _jumps() if has_jump(saved, builtin, rule.target)]
+    kept = {line.split()[1] for line in others}
+    chains += [each for each in emptied if sheds_builtins and each not in kept and f":{each} ACCEPT" in saved]
+    deleted = [f"-D{line.removeprefix('-A')}" for line in jumps]
+    # Naming a chain empties it, and only an empty one can go.
+    named = [f":{chain} - [0:0]" for chain in chains if chain in (INBOUND_CHAIN, OUTBOUND_CHAIN)]
+    return ["*nat", *named, *deleted, *(f"-X {chain}" for chain in chains), "COMMIT"]
 
 
 def has_jump(saved: str, builtin: str, chain: str) -> bool:
@@ -134,7 +162,7 @@ def missing(redirection: Redirection, version: int, saved: str) -> list[str]:
     lacks = [f"jump {builtin} -> {r.target}" for builtin, r in _jumps() if not has_jump(saved, builtin, r.target)]
     for chain, rules in (
         (INBOUND_CHAIN, inbound_rules(redirection, version)),
-        (OUTBOUND_CHAIN, outbound_rules(redirection)),
+        (OUTBOUND_CHAIN, outbound_rules(redirection, version)),
     ):
         found = [m[1] for line in _lines(saved) if line.startswith(f"-A {chain} ") and (m := _COMMENT.search(line))]
         if found != [f"proxy-init/{rule.comment}" for rule in rules]:
@@ -144,7 +172,7 @@ def missing(redirection: Redirection, version: int, saved: str) -> list[str]:
 
 def mentions_chains(saved: str) -> bool:
     """Whether an earlier run left its chains in this table."""
-    return any(line.startswith((f":{INBOUND_CHAIN} ", f":{OUTBOUND_CHAIN} ")) for line in _lines(saved))
+    return bool(_declares(saved, INBOUND_CHAIN) or _declares(saved, OUTBOUND_CHAIN))
 
 
 def has_ipv6_address(if_inet6: str) -> bool:
@@ -156,6 +184,10 @@ def has_ipv6_address(if_inet6: str) -> bool:
 
 def _skip(ports: str) -> Rule:
     return Rule(f"-p tcp -m multiport --dports {ports}", "RETURN", f"ignore-port-{ports}")
+
+
+def _declares(saved: str, chain: str) -> list[str]:
+    return [line for line in _lines(saved) if line.startswith(f":{chain} ")]
 
 
 def _jumps() -> tuple[tuple[str, Rule], ...]:

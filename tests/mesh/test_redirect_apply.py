@@ -256,3 +256,15 @@ def test_two_capabilities_are_enough(pod: Namespace, backend: str) -> None:
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_removed_leaves_nothing(pod: Namespace, backend: str) -> None:
+    before = saved(pod, backend)
+    redirect = [sys.executable, "-m", "proxy.redirect", "--mode", backend]
+    pod.run(*redirect, "--inbound-only-ports", "8080", "--outbound-only-subnets", "10.0.0.0/8")
+    assert "--dport 8080" in saved(pod, backend) or "--dports 8080" in saved(pod, backend)
+    pod.run(*redirect, "--remove")
+    assert saved(pod, backend) == before
+    assert "chain" not in pod.run("nft", "list", "ruleset").stdout
+    assert pod.run(*redirect, "--remove").stdout == "", "nothing to take is as good"

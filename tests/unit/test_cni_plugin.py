@@ -8,9 +8,7 @@ import pytest
 from proxy.api import labels
 from proxy.redirect.cni import answer
 from proxy.redirect.plugin import ANNOTATIONS, VERSIONS, Nothing, PluginError, Redirect, decide
-from proxy.redirect.rules import removal_lines
 from tests.unit.test_injector_patch import CASES
-from tests.unit.test_redirect_rules import SAVED
 
 RESULT: Final[dict[str, Any]] = {
     "cniVersion": "1.0.0",
@@ -111,19 +109,6 @@ def test_a_refusal_is_written_in_the_callers_version() -> None:
     assert document["cniVersion"] == "0.4.0"
     with pytest.raises(PluginError):
         decide(environ("EAT"), config())
-
-
-def test_rules_that_were_set_can_be_taken_away() -> None:
-    lines = removal_lines(SAVED)
-    assert lines[0] == "*nat"
-    assert lines[1:3] == [
-        '-D PREROUTING -m comment --comment "proxy-init/install-proxy-init-prerouting" -j PROXY_INIT_REDIRECT',
-        '-D OUTPUT -m comment --comment "proxy-init/install-proxy-init-output" -j PROXY_INIT_OUTPUT',
-    ]
-    assert lines[3:] == [
-        "-F PROXY_INIT_REDIRECT", "-F PROXY_INIT_OUTPUT", "-X PROXY_INIT_REDIRECT", "-X PROXY_INIT_OUTPUT", "COMMIT",
-    ]  # fmt: skip
-    assert removal_lines("*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n") == []
 
 
 def test_the_golden_pods_without_the_plugin_are_none_of_its() -> None:

@@ -16,6 +16,7 @@ from proxy.redirect.rules import (
     mentions_chains,
     missing,
     outbound_rules,
+    removal_lines,
     restore_lines,
 )
 from proxy.settings import PortSet, port_set
@@ -112,7 +113,7 @@ def test_rules_in_another_order_are_noticed() -> None:
 
 
 def test_the_proxy_itself_comes_first_on_output() -> None:
-    assert outbound_rules(REDIRECTION)[0].match == "-m owner --uid-owner 2102"
+    assert outbound_rules(REDIRECTION, 4)[0].match == "-m owner --uid-owner 2102"
 
 
 @pytest.mark.parametrize(
@@ -191,3 +192,23 @@ def test_the_lock_lies_where_something_can_be_written() -> None:
     assert environment({}, lambda folder: True)["XTABLES_LOCKFILE"] == "/run/xtables.lock"
     assert environment({}, lambda folder: folder == "/dev/shm")["XTABLES_LOCKFILE"] == "/dev/shm/xtables.lock"
     assert environment({"XTABLES_LOCKFILE": "/x"}, lambda folder: False) == {"XTABLES_LOCKFILE": "/x"}
+
+
+def test_a_machine_has_some_of_its_traffic_redirected_and_no_more() -> None:
+    machine = Redirection(4143, 4140, 2102, inbound_only=port_set("8080,9000-9010"), outbound_only=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")))
+    assert [f"{rule.match} {rule.target}" for rule in inbound_rules(machine, 4)] == ["-p tcp -m multiport --dports 8080,9000:9010 REDIRECT --to-port 4143"]
+    assert [rule.match for rule in outbound_rules(machine, 4)] == ["-m owner --uid-owner 2102", "-o lo", "-p tcp -d 10.0.0.0/8"]
+    assert outbound_rules(machine, 6)[-1].match == "-p tcp -d fd00::/8"
+
+
+def test_what_is_removed_is_ours_alone() -> None:
+    assert removal_lines("*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j OTHER\nCOMMIT", True) == []
+    lines = removal_lines(SAVED.replace("COMMIT", "-A OUTPUT -j OTHER\nCOMMIT"), True)
+    assert lines[:3] == ["*nat", ":PROXY_INIT_REDIRECT - [0:0]", ":PROXY_INIT_OUTPUT - [0:0]"]
+    assert [line for line in lines if line.startswith("-D")] == [
+        '-D PREROUTING -m comment --comment "proxy-init/install-proxy-init-prerouting" -j PROXY_INIT_REDIRECT',
+        '-D OUTPUT -m comment --comment "proxy-init/install-proxy-init-output" -j PROXY_INIT_OUTPUT',
+    ]
+    # OUTPUT has a rule of somebody else, so it stays; PREROUTING came with ours.
+    assert [line for line in lines if line.startswith("-X")] == ["-X PROXY_INIT_REDIRECT", "-X PROXY_INIT_OUTPUT", "-X PREROUTING"]
+    assert [line for line in removal_lines(SAVED, False) if line.startswith("-X")] == ["-X PROXY_INIT_REDIRECT", "-X PROXY_INIT_OUTPUT"]
