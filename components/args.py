@@ -104,6 +104,13 @@ class ProxyDefaults(TypedDict):
     """What pods may override; ["*"] for all."""
 
 
+class CniSettings(TypedDict):
+    """Who sets the redirection of pods."""
+
+    enabled: bool
+    """A CNI plugin on the nodes; no pod needs NET_ADMIN."""
+
+
 class TelemetrySettings(TypedDict):
     """Prometheus."""
 
@@ -173,6 +180,8 @@ class MeshSettings(TypedDict):
     """The certificate authority."""
     external_kind: bool
     """Declare the kind ExternalWorkload."""
+    cni: CniSettings
+    """Who sets the redirection of pods."""
     proxy: ProxyDefaults
     """The data plane's defaults."""
     telemetry: TelemetrySettings

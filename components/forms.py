@@ -275,6 +275,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "trust.bundle": Text("PEM certificates, or empty"),
     "identity.leafLifetime": Duration(SHORTEST_LEAF, "a duration like 24h, at least 60s"),
     "externalWorkloads.kind": Flag(),
+    "cni.enabled": Flag(),
     "proxy.inboundPolicy": Choice(labels.INBOUND_POLICIES),
     "proxy.opaquePorts": Ports(),
     "proxy.skipInboundPorts": Ports(),

@@ -15,7 +15,11 @@ from proxy.api import labels
 NATIVE_SIDECARS: Final = "1.29"
 """The first Kubernetes whose API server has native sidecars by default."""
 POD_CAPABILITIES: Final = ("NET_ADMIN", "NET_RAW")
-"""What a pod's init container needs to set the redirection."""
+"""What a pod's init container needs to set the redirection; with a CNI plugin no container needs it."""
+CNI_PATHS: Final = (
+    ("/opt/cni/bin", "cni.enabled: the plugin that redirects pods (cni_bin_dir of the role `cni`, if it is elsewhere)"),
+    ("/etc/cni/net.d", "cni.enabled: the network's configuration, which names it (cni_conf_dir)"),
+)
 
 SETTINGS: Final = (
     ("net.ipv4.ip_forward", 1, "packets between pods of different nodes are forwarded"),
@@ -32,10 +36,10 @@ def node_requirements(settings: MeshSettings) -> dict[str, Any]:
         "kernel": kernel(settings),
         "settings": [{"name": name, "minimum": least, "why": why} for name, least, why in SETTINGS],
         "ports": ports(settings),
-        "paths": [],
+        "paths": [{"path": path, "why": why} for path, why in CNI_PATHS if settings["cni"]["enabled"]],
         "clock": {"maxSkewSeconds": int(SKEW.total_seconds()), "why": "certificates begin this much before their time"},
         "pods": {
-            "capabilities": list(POD_CAPABILITIES),
+            "capabilities": [] if settings["cni"]["enabled"] else list(POD_CAPABILITIES),
             "reservedPorts": [labels.OUTBOUND_PORT, labels.INBOUND_PORT, labels.TAP_PORT, labels.ADMIN_PORT],
             "reservedUids": [labels.PROXY_UID],
             "cpuRequest": proxy["cpu_request"],

@@ -53,6 +53,7 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
         },
         "images": _images(given),
         "replicas": given["replicas"],
+        "cni": {"enabled": given["cni.enabled"]},
         "meshed_namespaces": given["meshedNamespaces"],
         "adopted_namespaces": given["adoptedNamespaces"],
         "labels": given["labels"],

@@ -163,6 +163,7 @@ def injector_config(mesh: MeshSettings) -> InjectorConfig:
         trust_domain=names["trust_domain"],
         cluster_domain=names["cluster_domain"],
         sidecar=msgspec.convert(proxy["sidecar"], InjectorConfig.__annotations__["sidecar"]),
+        cni_enabled=mesh["cni"]["enabled"],
         allowed_overrides=KNOWN_OVERRIDES if everything else tuple(proxy["allowed_overrides"]),
         exempt_namespaces=("kube-system", names["mesh_namespace"], names["trust_namespace"]),
     )

@@ -58,10 +58,11 @@ def node_requirements(stack: str, pairs: tuple[str, ...], cwd: Path, output: str
         return
     click.echo(f"Kubernetes: {found['kubernetes']['why']}")
     click.echo(f"Clocks: within {found['clock']['maxSkewSeconds']} s of each other; {found['clock']['why']}")
-    click.echo(f"Paths on nodes: {', '.join(found['paths']) or 'none'}")
+    click.echo(f"Paths on nodes: {', '.join(each['path'] for each in found['paths']) or 'none'}")
     pods = found["pods"]
+    rights = f"capabilities {', '.join(pods['capabilities'])} for the init container"
     click.echo(
-        f"Meshed pods: capabilities {', '.join(pods['capabilities'])} for the init container; uid "
+        f"Meshed pods: {rights if pods['capabilities'] else 'no capabilities'}; uid "
         f"{', '.join(map(str, pods['reservedUids']))} and ports {', '.join(map(str, pods['reservedPorts']))} are the "
         f"proxy's; it asks for {pods['cpuRequest']} CPU and {pods['memoryRequest']}, and has at most "
         f"{pods['memoryLimit']}\n"

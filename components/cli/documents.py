@@ -29,7 +29,7 @@ TEMPLATES: Final = {
 """Kind -> where its pod template stands."""
 _SEPARATOR: Final = re.compile(r"(?m)^---(?=\s|$)")
 _INJECTED_VOLUMES: Final = frozenset({labels.TOKEN_VOLUME, labels.BUNDLE_VOLUME, "linkerd-proxy-init-xtables-lock"})
-_INJECTED_CONTAINERS: Final = frozenset({labels.PROXY_CONTAINER, labels.INIT_CONTAINER})
+_INJECTED_CONTAINERS: Final = frozenset({labels.PROXY_CONTAINER, labels.INIT_CONTAINER, labels.VALIDATOR_CONTAINER})
 
 
 class DocumentError(ValueError):
@@ -181,7 +181,7 @@ def _strip_metadata(holder: Json) -> None:
 
 def _ours(key: str) -> bool:
     # Settings (config.linkerd.io/...) are the user's own words: they stay, and do nothing outside the mesh.
-    return key.startswith("linkerd.io/") or key == labels.MESHED_NAMESPACE
+    return key.startswith("linkerd.io/") or key in (labels.MESHED_NAMESPACE, labels.REDIRECT)
 
 
 def _strip_spec(spec: Json) -> None:

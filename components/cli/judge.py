@@ -223,8 +223,11 @@ def pods_intercepted(
         "pods-intercepted",
         "Restart it: `kubectl rollout restart` of its workload; see events on that workload.",
     )
-    broken, outside, untried, count = [], [], 0, 0
+    broken, outside, waiting, untried, count = [], [], [], 0, 0
     for pod in pods:
+        if is_live(pod) and is_meshed(pod, mesh_namespace) and refused_by_validator(pod):
+            waiting.append(f"{_title(pod)} on node {pod['spec'].get('nodeName') or '?'}")
+            continue
         # A pod that has not started has nothing to intercept; whether its proxy gets ready is another check.
         if not is_live(pod) or pod["status"].get("phase") == "Pending":
             continue
@@ -237,12 +240,25 @@ def pods_intercepted(
                 broken.append(_title(pod))
         elif pod["metadata"]["namespace"] in meshed_namespaces and not _excused(pod):
             outside.append(_title(pod))
+    if waiting:
+        words = f"{len(waiting)} wait for the CNI plugin, which has not set their rules: {some(sorted(waiting))}"
+        return Finding(name, "error", words, "Run the Ansible role tulle.mesh.cni on these nodes; the pods then start.")
     if broken:
         return Finding(name, "error", f"labelled as meshed, but not redirected: {some(sorted(broken))}", hint)
     if outside:
         return Finding(name, "error", f"in a meshed namespace without a proxy: {some(sorted(outside))}", hint)
     words = f"{count} meshed pods redirect their traffic through their proxies"
     return Finding(name, "ok", f"{words} ({untried} by their own word: not tried from outside)" if untried else words)
+
+
+def refused_by_validator(pod: Json) -> bool:
+    """Whether a pod does not start because no CNI plugin has redirected it: its validator ended so, and is to be tried
+    again.
+    """
+    status = init_status(pod)
+    ended = [(status.get(when) or {}).get("terminated") or {} for when in ("state", "lastState")]
+    refused = [each for each in ended if each.get("exitCode") is not None]
+    return bool(refused) and refused[0]["exitCode"] == labels.EXIT_NOT_REDIRECTED
 
 
 def _excused(pod: Json) -> bool:

@@ -50,8 +50,8 @@ def proxy_status(pod: Pod) -> Mapping[str, Any]:
 
 
 def init_status(pod: Pod) -> Mapping[str, Any]:
-    """The status of the container that sets up redirection."""
-    return _status(pod, labels.INIT_CONTAINER)
+    """The status of the container that sets up redirection, or proves that a CNI plugin has."""
+    return _status(pod, labels.INIT_CONTAINER) or _status(pod, labels.VALIDATOR_CONTAINER)
 
 
 def _status(pod: Pod, container: str) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from components.destination.ports import PortsError, parse_ports
 from components.destination.publisher import Publisher
 from components.destination.server import DestinationService, make_server
 from components.kube.client import Kube
+from components.kube.events import Recorder
 from components.serving import AdminServer, StartupError, bind, configure_logging, run, until
 from proxy.api import labels
 
@@ -43,7 +44,8 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     publisher = Publisher(index)
     kube = Kube.connect()
     mesh = Mesh(options.mesh_namespace, options.trust_domain)
-    cluster = Cluster(kube, mesh, index, publisher)
+    recorder = Recorder(kube, "tulle-destination")
+    cluster = Cluster(kube, mesh, index, publisher, recorder)
     server = make_server(DestinationService(publisher, cluster.synced, mesh))
     bind(server, options.listen, "--listen")
     admin = AdminServer(options.admin, lambda: "shutting down" if stop.is_set() else cluster.waiting_for())
@@ -51,7 +53,7 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     await server.start()
     structlog.get_logger().info("started", listen=options.listen, admin=options.admin)
     try:
-        await until(stop, cluster.run(), publisher.audit())
+        await until(stop, cluster.run(), publisher.audit(), recorder.run())
     finally:
         publisher.close()
         await server.stop(GRACE_SECONDS)

@@ -4,7 +4,7 @@ who watches.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from prometheus_client import Gauge
@@ -15,9 +15,13 @@ from components.destination.index import Address, Index
 from components.destination.model import Mesh, namespace_facts, pod_facts, service_facts, slice_facts
 from components.destination.publisher import Publisher
 from components.kube.client import ENDPOINT_SLICES, EXTERNAL_WORKLOADS, NAMESPACES, PODS, SERVICES, Kind, Kube
+from components.kube.events import Recorder, Reference
 from components.kube.reflector import Reflector
 
 F = TypeVar("F")
+
+NOT_REDIRECTED: Final = "NotRedirected"
+"""Reason of the Event on a Pod that its network validator keeps from starting."""
 
 OBJECTS = Gauge("tulle_destination_objects", "Objects in the caches", ["kind"])
 
@@ -25,9 +29,12 @@ OBJECTS = Gauge("tulle_destination_objects", "Objects in the caches", ["kind"])
 class Cluster:
     """The caches, one for each kind."""
 
-    def __init__(self, kube: Kube, mesh: Mesh, index: Index, publisher: Publisher) -> None:
+    def __init__(
+        self, kube: Kube, mesh: Mesh, index: Index, publisher: Publisher, recorder: Recorder | None = None
+    ) -> None:
         self._kube = kube
         self._publisher = publisher
+        self._recorder = recorder
         self._log = structlog.get_logger()
         self.synced = asyncio.Event()
         self._reflectors: list[Reflector[Any, Any]] = [
@@ -83,6 +90,16 @@ class Cluster:
             if problem and problem != getattr(old, "problem", ""):
                 event = "bad_workload" if kind is EXTERNAL_WORKLOADS else "bad_annotation"
                 self._log.warning(event, kind=kind.plural, object=key(new), error=problem)  # type: ignore[arg-type]
+            refusal = getattr(new, "refusal", "")
+            if refusal and refusal != getattr(old, "refusal", ""):
+                self._tell(new, refusal)
             self._publisher.mark(apply(old, new))
 
         return Reflector(self._kube, kind, type_, key, handle, convert=convert, optional=optional)
+
+    def _tell(self, pod: Any, refusal: str) -> None:
+        """A Pod cannot write Events itself, and the kubelet's only say that a container is tried again."""
+        self._log.warning("pod_not_redirected", pod=pod.key, said=refusal)
+        if self._recorder is not None:
+            namespace, name = pod.key
+            self._recorder.record(Reference("v1", "Pod", namespace, name, pod.uid), "Warning", NOT_REDIRECTED, refusal)

@@ -9,7 +9,7 @@ from typing import Final
 from components.destination.annotations import AnnotationError
 from components.destination.balancing import DEFAULT, Balancing
 from components.destination.balancing import parse as parse_balancing
-from components.destination.objects import Container, EndpointSlice, Meta, Namespace, Pod, Service
+from components.destination.objects import Container, EndpointSlice, Meta, Namespace, Pod, PodStatus, Service
 from components.destination.ports import EMPTY, PortsError, PortSet, parse_named_ports, parse_ports
 from components.destination.terms import NONE, Terms
 from components.destination.terms import parse as parse_terms
@@ -66,6 +66,8 @@ class PodFacts:
     labels: tuple[tuple[str, str], ...]
     problem: str = ""
     """What of its annotations could not be read."""
+    refusal: str = ""
+    """What its network validator said when it kept the Pod from starting; empty while it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ def pod_facts(pod: Pod, mesh: Mesh) -> PodFacts:
     containers = [*(spec.init_containers or ()), *(spec.containers or ())]
     by_name = {container.name: container for container in containers}
     proxy = by_name.get(labels.PROXY_CONTAINER)
+    # Both have the same arguments.
+    redirect = by_name.get(labels.INIT_CONTAINER) or by_name.get(labels.VALIDATOR_CONTAINER)
     identity, problem = "", ""
     # The label alone could be copied by anybody, the container alone could be another mesh's.
     of_this_mesh = (meta.labels or {}).get(labels.CONTROL_PLANE_NAMESPACE) == mesh.namespace
@@ -152,10 +156,11 @@ def pod_facts(pod: Pod, mesh: Mesh) -> PodFacts:
         leaving=meta.deletion_timestamp is not None,
         host_network=spec.host_network,
         identity=identity,
-        skipped=_skipped(by_name.get(labels.INIT_CONTAINER), proxy) if identity else EMPTY,
+        skipped=_skipped(redirect, proxy) if identity else EMPTY,
         opaque=opaque,
         labels=_pod_labels(meta, spec.service_account_name or "default"),
         problem=problem or opaque_problem,
+        refusal=_refusal(status) if identity else "",
     )
 
 
@@ -258,6 +263,15 @@ def _skipped(redirect: Container | None, proxy: Container | None) -> PortSet:
     admin = next((port.container_port for port in (proxy and proxy.ports) or () if port.name == ADMIN_NAME), 0)
     own = {(port, port) for port in (labels.TAP_PORT, admin or labels.ADMIN_PORT)}
     return PortSet(tuple(each for each in found.ranges if each not in own))
+
+
+def _refusal(status: PodStatus) -> str:
+    """The validator's own words: the kubelet keeps them in the container's state alone, where few look."""
+    for each in status.init_container_statuses or ():
+        ended = each.state.terminated
+        if each.name == labels.VALIDATOR_CONTAINER and ended and ended.exit_code == labels.EXIT_NOT_REDIRECTED:
+            return ended.message.strip() or "the network validator has found no redirection"
+    return ""
 
 
 def _pod_labels(meta: Meta, account: str) -> tuple[tuple[str, str], ...]:

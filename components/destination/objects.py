@@ -65,12 +65,33 @@ class PodIP(msgspec.Struct, frozen=True):
     ip: str = ""
 
 
+class Terminated(msgspec.Struct, frozen=True, rename="camel"):
+    """How a container ended."""
+
+    exit_code: int = 0
+    message: str = ""
+
+
+class ContainerState(msgspec.Struct, frozen=True):
+    """What a container does; what is not the case is absent."""
+
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """A container as the kubelet reports it."""
+
+    name: str
+    state: ContainerState = ContainerState()
+
+
 class PodStatus(msgspec.Struct, frozen=True, rename="camel"):
     """A Pod's status."""
 
     phase: str = ""
     pod_ip: str = msgspec.field(default="", name="podIP")
     pod_ips: list[PodIP] | None = msgspec.field(default=None, name="podIPs")
+    init_container_statuses: list[ContainerStatus] | None = None
 
 
 class Pod(msgspec.Struct, frozen=True):

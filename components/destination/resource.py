@@ -49,6 +49,8 @@ class Destination(pulumi.ComponentResource):
                     {"api_groups": [""], "resources": ["services", "pods", "namespaces"], "verbs": read},
                     {"api_groups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read},
                     {"api_groups": [GROUP], "resources": ["externalworkloads"], "verbs": read},
+                    # On Pods that their network validator keeps from starting.
+                    {"api_groups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
                 ],
             },
             pulumi.ResourceOptions(parent=self),

@@ -146,6 +146,10 @@ class InjectorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     cluster_domain: NonEmpty = "cluster.local"
     sidecar: SidecarMode = "auto"
     """`auto`: a native sidecar where the API server is 1.29 or newer, else a classic one."""
+    cni_enabled: bool = False
+    """A CNI plugin on the nodes sets the redirection: pods get a validator in place of the init container that needs
+    NET_ADMIN.
+    """
     token_lifetime_seconds: Annotated[int, msgspec.Meta(ge=600, le=86400)] = 3600
     allowed_overrides: tuple[str, ...] = KNOWN_OVERRIDES
     """The `config.linkerd.io/` annotations (without prefix) that a pod may carry; a namespace may carry any known one.

@@ -29,10 +29,12 @@ BAD_ANNOTATION: Final = "invalid_annotation"
 NO_NATIVE_SIDECAR: Final = "native_sidecar_unsupported"
 CLASSIC_JOB: Final = "job_needs_native_sidecar"
 WITHOUT_EFFECT: Final = "annotation_without_effect"
+EARLY_CONTAINERS: Final = "init_containers_without_network"
 
 REASONS: Final = (
     HOST_NETWORK, SIDECAR_EXISTS, UNSUPPORTED, NOT_ANNOTATED, DISABLED, BAD_INJECT_POD, BAD_INJECT_NAMESPACE, UDP_PORTS,
     NAMESPACE_EXEMPT, PROXY_UID, PROXY_PORT, BAD_ANNOTATION, NO_NATIVE_SIDECAR, CLASSIC_JOB, WITHOUT_EFFECT,
+    EARLY_CONTAINERS,
 )  # fmt: skip
 SILENT: Final = frozenset({NOT_ANNOTATED, DISABLED, NAMESPACE_EXEMPT})
 """Reasons that are what was asked for, or would give an event for every workload outside the mesh: counted, not told.
@@ -41,7 +43,7 @@ SILENT: Final = frozenset({NOT_ANNOTATED, DISABLED, NAMESPACE_EXEMPT})
 SIDECARS: Final = {
     labels.PROXY_CONTAINER: "a linkerd-proxy",
     labels.INIT_CONTAINER: "a linkerd-init",
-    "linkerd-network-validator": "Linkerd's network validator",
+    labels.VALIDATOR_CONTAINER: "a network validator",
     "istio-proxy": "Istio's sidecar",
     "istio-init": "Istio's init container",
     "consul-dataplane": "Consul's sidecar",
@@ -148,7 +150,17 @@ def decide(
             f"{labels.CONFIG_PREFIX}proxy-admin-shutdown to enabled and POST to the proxy's /shutdown when the work is "
             "done",
         )
-    return Inject(settings, native, owner, _notices(containers, overrides.without_effect))
+    notices = _notices(containers, overrides.without_effect)
+    if config.cni_enabled and not native and spec.get("initContainers"):
+        notices += (
+            Notice(
+                EARLY_CONTAINERS,
+                "the pod's own init containers have no network: with cni.enabled connections are led to the proxy from "
+                "the start, and a classic sidecar starts after them. Use a native sidecar (Kubernetes 1.29 or newer), "
+                f"or leave out what they call with {labels.CONFIG_PREFIX}skip-outbound-ports",
+            ),
+        )
+    return Inject(settings, native, owner, notices)
 
 
 def _asked_for(namespace: Namespace, annotations: Mapping[str, str], config: InjectorConfig) -> Decision | None:

@@ -30,6 +30,8 @@ out.
 """
 DEFAULT_TERMINATION_SECONDS: Final = 30
 MAX_LABEL: Final = 63
+VALIDATOR_UID: Final = 65534
+"""Nobody's, as in Linkerd."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,19 @@ def inject_pod(
     containers = list(spec["containers"])
     inits = list(spec.get("initContainers") or [])
     proxy = proxy_container(spec, config, settings, native=native)
-    redirect = redirect_container(settings)
+    annotations.pop(labels.REDIRECT, None)
+    if config.cni_enabled:
+        annotations[labels.REDIRECT] = " ".join("".join(word.split()) for word in redirect_arguments(settings))
+        redirect = validator_container(settings)
+    else:
+        redirect = redirect_container(settings)
     if native:
         # Before the application's own init containers, so that these already speak through the mesh.
         inits = [redirect, proxy, *inits]
     else:
         # Redirection comes last: with it in place and no proxy yet, an init container after it would have no network.
-        inits.append(redirect)
+        # Where a plugin has set it, it is in place from the start: the sooner that is proven, the better.
+        inits.insert(0 if config.cni_enabled else len(inits), redirect)
         # First, so that the kubelet starts no application container before the proxy's postStart hook has returned.
         annotations.setdefault(DEFAULT_CONTAINER, containers[0]["name"])
         containers.insert(0, proxy)
@@ -81,9 +89,9 @@ def inject_pod(
     return result
 
 
-def redirect_container(settings: ProxySettings) -> Json:
-    """The init container that sends the pod's TCP through the proxy: root, with the two capabilities packet filters
-    need.
+def redirect_arguments(settings: ProxySettings) -> list[str]:
+    """How a pod's TCP is to be led through its proxy: arguments of the init container and of the validator, words of
+    the annotation that the CNI plugin reads (`proxy.redirect.arguments`).
     """
     # The proxy's own listeners are never redirected to themselves.
     inbound_skip = ",".join(filter(None, (str(labels.TAP_PORT), str(settings.admin_port), settings.skip_inbound_ports)))
@@ -99,13 +107,19 @@ def redirect_container(settings: ProxySettings) -> Json:
         args += ["--outbound-skip-ports", settings.skip_outbound_ports]
     if settings.skip_subnets:
         args += ["--skip-subnets", settings.skip_subnets]
-    args += ["--mode", settings.redirect_mode]
+    return [*args, "--mode", settings.redirect_mode]
+
+
+def redirect_container(settings: ProxySettings) -> Json:
+    """The init container that sends the pod's TCP through the proxy: root, with the two capabilities packet filters
+    need.
+    """
     return {
         "name": labels.INIT_CONTAINER,
         "image": settings.image,
         "imagePullPolicy": settings.image_pull_policy,
         "command": ["python3", "-m", "proxy.redirect"],
-        "args": args,
+        "args": redirect_arguments(settings),
         **_resources(settings),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -119,6 +133,35 @@ def redirect_container(settings: ProxySettings) -> Json:
         },
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": LOCK_VOLUME, "mountPath": "/run"}],
+    }
+
+
+def validator_container(settings: ProxySettings) -> Json:
+    """The init container that proves what a CNI plugin has done, and otherwise keeps the pod from starting: a user
+    like any other, with no right at all.
+    """
+    return {
+        "name": labels.VALIDATOR_CONTAINER,
+        "image": settings.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "command": ["python3", "-m", "proxy.redirect.validate"],
+        "args": redirect_arguments(settings),
+        "env": [
+            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+            for name, path in (("POD_IPS", "status.podIPs"), ("NODE_NAME", "spec.nodeName"))
+        ],
+        **_resources(settings),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            # Anyone but the proxy's own user, whose connections are not redirected.
+            "runAsGroup": VALIDATOR_UID,
+            "runAsNonRoot": True,
+            "runAsUser": VALIDATOR_UID if settings.uid != VALIDATOR_UID else VALIDATOR_UID - 1,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 
@@ -309,8 +352,10 @@ def _volumes(config: InjectorConfig) -> list[Json]:
         "expirationSeconds": config.token_lifetime_seconds,
         "path": labels.TOKEN_FILE,
     }
+    # Only who sets rules has to lock them.
+    lock = [] if config.cni_enabled else [{"name": LOCK_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]
     return [
-        {"name": LOCK_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        *lock,
         {"name": labels.TOKEN_VOLUME, "projected": {"sources": [{"serviceAccountToken": token}]}},
         {"name": labels.BUNDLE_VOLUME, "configMap": {"name": labels.BUNDLE_CONFIG_MAP}},
     ]

@@ -71,6 +71,8 @@ class MeshArgs(TypedDict):
     """Life of a workload's certificate; proxies renew at about two thirds of it. Default: "24h"."""
     external_workloads_kind: NotRequired[bool]
     """Declare the kind ExternalWorkload; false where another mesh of the cluster has declared it. Default: true."""
+    cni_enabled: NotRequired[bool]
+    """A CNI plugin on each node (Ansible role cni) redirects pods, so that no pod needs NET_ADMIN. Default: false."""
     proxy_inbound_policy: NotRequired[str]
     """Who may call meshed pods unless an annotation says otherwise (the values of default-inbound-policy). Default:
     "all-unauthenticated".

@@ -16,7 +16,6 @@ TIMEOUT: Final = 60
 """Seconds for one run of iptables, waiting for the lock included."""
 LOCK_WAIT: Final = 30
 """Seconds that iptables-legacy waits for whoever else holds its lock."""
-MODES: Final = ("auto", "nft", "legacy")
 _SUFFIXES: Final = {"nft": ("-nft",), "legacy": ("-legacy",), "auto": ("-nft", "-legacy", "")}
 _STEMS: Final = {4: "iptables", 6: "ip6tables"}
 _LOCK_FOLDERS: Final = ("/run", "/dev/shm", "/tmp")  # noqa: S108 (a lock file, opened by iptables itself)

@@ -88,6 +88,17 @@ def test_sidecar_and_resources_follow_the_settings() -> None:
     assert asked(proxy_memoryLimit="1Gi")["pods"]["memoryLimit"] == "1Gi"
 
 
+def test_with_a_cni_plugin_pods_need_no_right_and_nodes_have_folders() -> None:
+    assert asked()["pods"]["capabilities"] == ["NET_ADMIN", "NET_RAW"]
+    assert asked()["paths"] == []
+    found = asked(cni_enabled="true")
+    assert found["pods"]["capabilities"] == []
+    assert [each["path"] for each in found["paths"]] == ["/opt/cni/bin", "/etc/cni/net.d"]
+    text = run("node-requirements", "--stack", "prod", "-c", "cni.enabled=true")
+    assert "Paths on nodes: /opt/cni/bin, /etc/cni/net.d" in text
+    assert "Meshed pods: no capabilities;" in text
+
+
 def test_node_requirements_need_no_cluster() -> None:
     found = json.loads(run("node-requirements", "--stack", "prod", "-o", "json"))
     assert found == json.loads(json.dumps(node_requirements(arguments("prod"))))

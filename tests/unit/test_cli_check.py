@@ -37,6 +37,15 @@ def pod(name: str = "web", *, init: int | None = 0, ready: bool = True, meshed: 
     return found
 
 
+def refused(name: str, code: int, **status: Any) -> Any:
+    """A pod whose validator ended with a code and waits to be tried again."""
+    found = pod(name, init=None, ready=False, spec={"containers": [], "nodeName": "node-1"})
+    found["status"]["phase"] = "Pending"
+    ended = status or {"state": {"waiting": {}}, "lastState": {"terminated": {"exitCode": code}}}
+    found["status"]["initContainerStatuses"].insert(0, {"name": "linkerd-network-validator", **ended})
+    return found
+
+
 def deployment(name: str, **status: int) -> Any:
     full = {"readyReplicas": 1, "updatedReplicas": 1, "observedGeneration": 1}
     return {
@@ -345,3 +354,24 @@ def test_a_missing_mesh_is_said_once() -> None:
     world = World()
     world.objects["Namespace"] = []
     assert [name for name, f in findings(world).items() if f.status == "error"] == ["mesh-installed"]
+
+
+def test_pods_that_wait_for_the_plugin_are_named_with_their_node() -> None:
+    again = refused("again", 95, state={"terminated": {"exitCode": 95}})
+    for waits in (refused("first", 95), again):
+        found = judge.pods_intercepted([pod(), waits], {}, "tulle", {})
+        assert found.status == "error"
+        name = waits["metadata"]["name"]
+        assert f"1 wait for the CNI plugin, which has not set their rules: demo/{name}" in found.message
+        assert "on node node-1" in found.message
+        assert "role tulle.mesh.cni" in found.hint
+    for fine in (refused("other", 1), refused("past", 95, state={"running": {}})):
+        assert judge.pods_intercepted([pod(), fine], {}, "tulle", {}).status == "ok"
+
+
+def test_a_validator_that_ended_well_is_as_good_as_an_init_container() -> None:
+    good = pod("good", init=None)
+    validator = {"name": "linkerd-network-validator", "state": {"terminated": {"exitCode": 0}}}
+    good["status"]["initContainerStatuses"].insert(0, validator)
+    found = judge.pods_intercepted([good], {}, "tulle", {})
+    assert (found.status, found.message.split()[0]) == ("ok", "1")

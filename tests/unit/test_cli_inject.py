@@ -130,6 +130,18 @@ def test_uninject_takes_a_manual_proxy_out(config: Path) -> None:
         assert documents.template_of(back)["spec"] == documents.template_of(loaded(stream)[0])["spec"]  # type: ignore[index]
 
 
+def test_uninject_takes_out_what_stands_for_the_cni_plugin(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_bytes(encode_config(InjectorConfig(proxy=ProxySettings(image="proxy:1"), cni_enabled=True)))
+    injected = run("inject", "--manual", "--config", str(config), stdin=POD).stdout
+    assert "linkerd-network-validator" in injected
+    assert "NET_ADMIN" not in injected
+    assert "tulle.io/redirect: --inbound-port 4143 " in injected
+    back = run("uninject", stdin=injected).stdout
+    assert loaded(back)[0]["spec"] == loaded(POD)[0]["spec"]
+    assert "tulle.io/redirect" not in back
+
+
 def test_manual_refuses_what_the_webhook_refuses(config: Path) -> None:
     stream = POD.replace("metadata: {", 'metadata: {annotations: {config.linkerd.io/proxy-log-level: "loud"}, ')
     result = run("inject", "--manual", "--config", str(config), stdin=stream)

@@ -8,7 +8,7 @@ import pytest
 
 from proxy import settings
 from proxy.api import labels
-from proxy.redirect.__main__ import _parser, redirection_from
+from proxy.redirect.arguments import from_annotation, parser, redirection_from
 from tests.unit.test_injector_control_plane import COMPONENTS, made
 from tests.unit.test_injector_patch import CASES
 
@@ -46,7 +46,10 @@ def test_the_proxy_starts_with_what_it_is_given(name: str) -> None:
 @pytest.mark.parametrize("name", list(PODS))
 def test_the_redirection_takes_its_arguments(name: str) -> None:
     pod = PODS[name]
-    found = redirection_from(_parser().parse_args(containers(pod)[labels.INIT_CONTAINER]["args"]))
+    init = containers(pod).get(labels.INIT_CONTAINER) or containers(pod)[labels.VALIDATOR_CONTAINER]
+    found = redirection_from(parser("test", "").parse_args(init["args"]))
+    annotation = pod["metadata"]["annotations"].get(labels.REDIRECT)
+    assert annotation is None or from_annotation(annotation)[0] == found
     proxy = settings.read(environment(pod))
     assert {each.port for each in proxy.inbound_listen_addr} == {found.inbound_port}
     assert {each.port for each in proxy.outbound_listen_addr} == {found.outbound_port}

@@ -11,7 +11,7 @@ import pytest
 
 from components.injector.config import InjectorConfig, ProxySettings, Resources
 from components.injector.decide import Inject, Namespace, decide
-from components.injector.patch import Owner, inject_pod, kubelet_probes
+from components.injector.patch import Owner, inject_pod, kubelet_probes, validator_container
 from proxy.api import labels
 
 GOLDEN: Final = Path(__file__).parent / "golden" / "injector"
@@ -102,6 +102,7 @@ EVERYTHING: Final = msgspec.structs.replace(
         resources=Resources(memory_request="30Mi", ephemeral_storage_limit="1Gi"),
     ),
 )
+CNI: Final = msgspec.structs.replace(CONFIG, cni_enabled=True)
 CASES: Final[dict[str, Json]] = {
     "bare": injected(BARE),
     "full-native": injected(FULL, WEB),
@@ -111,6 +112,8 @@ CASES: Final[dict[str, Json]] = {
     "no-await-native": injected(with_annotations(BARE, {"config.linkerd.io/proxy-await": "disabled"})),
     "no-await-classic": injected(with_annotations(BARE, CLASSIC | {"config.linkerd.io/proxy-await": "disabled"})),
     "every-setting": injected(BARE, config=EVERYTHING),
+    "cni-native": injected(FULL, WEB, CNI),
+    "cni-classic": injected(with_annotations(FULL, OVERRIDES | CLASSIC), WEB, CNI),
 }
 
 
@@ -160,6 +163,55 @@ def test_a_classic_sidecar_is_first_holds_the_others_and_is_not_the_default_cont
     assert pod["spec"]["containers"][0]["lifecycle"]["postStart"]["exec"]["command"][2] == "proxy.wait_ready"
     assert pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"] == "app"
     assert "restartPolicy" not in pod["spec"]["containers"][0]
+
+
+def test_with_a_cni_plugin_the_validator_comes_first_and_nobody_has_a_right() -> None:
+    for name, expected in (
+        ("cni-native", ["linkerd-network-validator", "linkerd-proxy", "migrate"]),
+        ("cni-classic", ["linkerd-network-validator", "migrate"]),
+    ):
+        spec = CASES[name]["spec"]
+        assert [each["name"] for each in spec["initContainers"]] == expected
+        assert "linkerd-proxy-init-xtables-lock" not in [each["name"] for each in spec["volumes"]]
+        ours = [each for each in [*spec["initContainers"], *spec["containers"]] if each["name"].startswith("linkerd-")]
+        assert len(ours) == 2
+        for security in (each["securityContext"] for each in ours):
+            # Pod Security "restricted", field by field.
+            assert security["allowPrivilegeEscalation"] is False
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert security["runAsNonRoot"] is True
+            assert security["runAsUser"] > 0
+            assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_the_validator_is_another_user_than_the_proxy() -> None:
+    for uid in (labels.PROXY_UID, 65534):
+        settings = msgspec.structs.replace(CONFIG.proxy, uid=uid)
+        assert validator_container(settings)["securityContext"]["runAsUser"] not in (0, uid)
+
+
+def test_what_somebody_else_wrote_into_the_plugins_annotation_does_not_stay() -> None:
+    forged = with_annotations(BARE, {labels.REDIRECT: "--proxy-uid 1000"})
+    assert labels.REDIRECT not in injected(forged)["metadata"]["annotations"]
+    written = injected(forged, config=CNI)["metadata"]["annotations"][labels.REDIRECT]
+    assert written.startswith("--inbound-port 4143 ")
+    assert "--proxy-uid 2102 " in written
+
+
+def test_spaces_in_a_list_do_not_tear_the_annotation() -> None:
+    spaced = with_annotations(BARE, {"config.linkerd.io/skip-subnets": "10.1.0.0/16, 10.2.0.0/16"})
+    written = injected(spaced, config=CNI)["metadata"]["annotations"][labels.REDIRECT]
+    assert "--skip-subnets 10.1.0.0/16,10.2.0.0/16 " in written
+
+
+def test_early_containers_without_a_network_are_told_of() -> None:
+    for annotations, told in ((CLASSIC, True), ({}, False)):
+        decision = decide(with_annotations(FULL, annotations), ENABLED, CNI, native_supported=True)
+        assert isinstance(decision, Inject)
+        assert ("init_containers_without_network" in [each.reason for each in decision.notices]) is told
+    plain = decide(with_annotations(FULL, CLASSIC), ENABLED, CONFIG, native_supported=True)
+    assert isinstance(plain, Inject)
+    assert plain.notices == ()
 
 
 def test_injecting_twice_is_refused_by_the_decision() -> None:
