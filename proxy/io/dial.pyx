@@ -2,7 +2,7 @@
 protocol."""
 from libc.stdint cimport int64_t
 
-from proxy.io cimport posix
+from proxy.io cimport posix, sockets
 from proxy.io.address cimport Address
 from proxy.io.listen cimport watch_peer
 from proxy.io.pyprotocol cimport PyProtocol
@@ -95,6 +95,7 @@ cdef Dial dial(Reactor reactor, Address address, Protocol then, TLSContext conte
     attempt.series = series
     attempt.timer = DialTimer()
     if fd >= 0:
+        sockets.prepare(fd)
         watch_peer(fd, peer_timeout_ms)
     if fd < 0 or (
         posix.connect(fd, <posix.sockaddr*>&address.storage, address.size) != 0 and posix.errno != posix.EINPROGRESS

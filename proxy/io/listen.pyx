@@ -2,7 +2,7 @@
 ready."""
 from libc.string cimport memset
 
-from proxy.io cimport posix
+from proxy.io cimport posix, sockets
 from proxy.io.address cimport Address, address_from_storage, original_destination
 from proxy.io.reactor cimport Pollable, Reactor, Timer
 
@@ -54,9 +54,7 @@ cdef class Listener(Pollable):
         if self.fd < 0:
             raise OSError(posix.errno, f"cannot listen on {address.text}: {posix.strerror(posix.errno).decode()}")
         posix.setsockopt(self.fd, posix.SOL_SOCKET, posix.SO_REUSEADDR, &on, sizeof(on))
-        # Accepted connections inherit these.
-        posix.setsockopt(self.fd, posix.IPPROTO_TCP, posix.TCP_NODELAY, &on, sizeof(on))
-        posix.setsockopt(self.fd, posix.SOL_SOCKET, posix.SO_KEEPALIVE, &on, sizeof(on))
+        sockets.prepare(self.fd)
         watch_peer(self.fd, <int>(peer_timeout * 1000))
         if (
             posix.bind(self.fd, <posix.sockaddr*>&address.storage, address.size) != 0

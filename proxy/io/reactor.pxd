@@ -7,6 +7,8 @@ from libc.stdint cimport int64_t, uint32_t
 
 
 cdef int64_t monotonic_ns() noexcept nogil
+cdef str errno_name(int code)
+cdef object os_error(int code)
 
 
 cdef class Pollable:

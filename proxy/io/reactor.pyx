@@ -9,6 +9,8 @@ from libc.stdint cimport int64_t, uint32_t
 
 from proxy.io cimport posix
 
+import errno as errno_names
+
 cdef enum:
     BATCH = 64  # events taken at one wake-up; the loop's other work gets its turn between batches
 
@@ -21,6 +23,14 @@ cdef int64_t monotonic_ns() noexcept nogil:
     cdef posix.timespec ts
     posix.clock_gettime(posix.CLOCK_MONOTONIC, &ts)
     return <int64_t>ts.tv_sec * 1_000_000_000 + ts.tv_nsec
+
+
+cdef str errno_name(int code):
+    return errno_names.errorcode.get(code, "EOTHER")
+
+
+cdef object os_error(int code):
+    return OSError(code, posix.strerror(code).decode())
 
 
 cdef class Pollable:
@@ -79,7 +89,7 @@ cdef class Reactor:
         self.loop = loop
         self.epfd = posix.epoll_create1(posix.EPOLL_CLOEXEC)
         if self.epfd < 0:
-            raise OSError(posix.errno, posix.strerror(posix.errno).decode())
+            raise os_error(posix.errno)
         self.pollables = []
         self.deferred_queue = []
         self.next_turn = []
@@ -106,7 +116,7 @@ cdef class Reactor:
         event.events = events
         event.data.ptr = <void*>pollable
         if posix.epoll_ctl(self.epfd, posix.EPOLL_CTL_ADD, pollable.fd, &event) != 0:
-            raise OSError(posix.errno, posix.strerror(posix.errno).decode())
+            raise os_error(posix.errno)
         while len(self.pollables) <= pollable.fd:
             self.pollables.append(None)
         self.pollables[pollable.fd] = pollable

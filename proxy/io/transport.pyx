@@ -10,14 +10,12 @@ from libc.stdint cimport int64_t, uint32_t
 
 from proxy.io cimport outgoing, posix, sockets
 from proxy.io.listen cimport Acceptor
-from proxy.io.reactor cimport Pollable, Reactor, Timer
+from proxy.io.reactor cimport Pollable, Reactor, Timer, errno_name, os_error
 from proxy.telemetry.counters cimport TCPSeries
 from proxy.tls cimport openssl
 from proxy.tls.contexts cimport TLSContext
 from proxy.tls.peer cimport certificate_name, expect_client, expect_peer, selected_alpn, tls_failure
 from proxy.tls.svid cimport seconds_left
-
-import errno as errno_names
 
 cdef char SCRATCH[SCRATCH_SIZE]
 
@@ -31,14 +29,6 @@ cdef enum:
     MAX_LINGER_ROUNDS = 15  # a peer that takes a response this slowly loses the rest of it
     MAX_CUT_ROUNDS = 100    # likewise a peer that takes what came before a cut: two seconds of CUT_TICK_NS
     READS_PER_TURN = 4  # one busy connection hands over after this many scratch-fulls
-
-
-cdef str errno_name(int code):
-    return errno_names.errorcode.get(code, "EOTHER")
-
-
-cdef object os_error(int code):
-    return OSError(code, posix.strerror(code).decode())
 
 
 # The BIO under each SSL: reads from the socket into libssl's buffer, writes into the transport's own output buffer.
@@ -138,14 +128,10 @@ cdef class CloseTimer(Timer):
 cdef Transport new_transport(Reactor reactor, int fd, State state, Protocol protocol):
     """Take over the non-blocking socket `fd`. Raises OSError (the descriptor is closed then)."""
     cdef Transport transport = Transport.__new__(Transport)
-    cdef int on = 1
     transport.fd = fd
     transport.reactor = reactor
     transport.protocol = protocol
     transport.state = state
-    if state == CONNECTING:  # what is accepted has these from its listener
-        posix.setsockopt(fd, posix.IPPROTO_TCP, posix.TCP_NODELAY, &on, sizeof(on))
-        posix.setsockopt(fd, posix.SOL_SOCKET, posix.SO_KEEPALIVE, &on, sizeof(on))
     try:
         reactor.register(
             transport, posix.EPOLLIN | posix.EPOLLOUT | posix.EPOLLRDHUP | posix.EPOLLET
