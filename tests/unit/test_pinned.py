@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 from proxy import settings
 from proxy.api import destination_pb2, identity_pb2
 from proxy.control import messages
-from proxy.redirect.__main__ import _parser, redirection_from
+from proxy.redirect.arguments import parser, redirection_from
 from tests.kit import pinned
 from tests.kit.pinned_record import record
 
@@ -115,7 +115,7 @@ def test_this_trees_proxy_starts_with_what_the_old_injector_gives(name: str) -> 
     given = RECORD["pods"][name]
     found = settings.read(given["environment"])
     assert settings.unknown(given["environment"]) == [], "a setting that went is one that somebody's pods still have"
-    redirection = redirection_from(_parser().parse_args(given["redirect"]))
+    redirection = redirection_from(parser("test", "").parse_args(given["redirect"]))
     assert {each.port for each in found.inbound_listen_addr} == {redirection.inbound_port}
 
 
