@@ -53,7 +53,7 @@ KINDS: Final = {
     "admissionregistration.k8s.io/v1": {"MutatingWebhookConfiguration": ("mutatingwebhookconfigurations", False)},
 }
 PATH: Final = re.compile(
-    r"/apis?/(?P<version>v1|[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?:/status)?$"
+    r"/apis?/(?P<version>v1|[^/]+/[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?(?P<status>/status)?$"
 )
 GROUP: Final = re.compile(r"/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+/[^/]+))$")
 
@@ -122,6 +122,8 @@ class RestApi:
             asked = body["metadata"].get("resourceVersion")
             if asked and asked != found["metadata"]["resourceVersion"]:
                 return _refusal(409, "Conflict", "the object has been modified")
+            if match["status"]:
+                return 200, self._set_status(key, body.get("status", {}))
             metadata = {**found["metadata"], **body["metadata"]}
             metadata["managedFields"] = [each for each in metadata.get("managedFields", []) if each]
             return 200, self._store(key, {**body, "metadata": metadata}, dry)
@@ -167,6 +169,13 @@ class RestApi:
             stored["status"]["observedGeneration"] = generation
         if not dry:
             self.objects[key] = stored
+        return copy.deepcopy(stored)
+
+    def _set_status(self, key: Key, status: Json) -> Json:
+        self._version += 1
+        stored = {**self.objects[key], "status": copy.deepcopy(status)}
+        stored["metadata"] = {**stored["metadata"], "resourceVersion": str(self._version)}
+        self.objects[key] = stored
         return copy.deepcopy(stored)
 
     def _listed(self, plural: str, namespace: str, selector: str) -> Iterator[Json]:

@@ -66,7 +66,7 @@ class World:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await self.ask(**changes)
         assert re.search(words, caught.value.details() or ""), caught.value.details()
-        return caught.value.code().name
+        return str(caught.value.code().name)
 
     def status(self) -> dict[str, Any]:
         found = self.api.get("externalworkloads", "vm", "demo")
