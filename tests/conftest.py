@@ -46,8 +46,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """In CI as root everything can run, so a skip there hides something that was not tested: it is a failure."""
     outcome: Any = yield
     report: pytest.TestReport = outcome.get_result()
-    if report.skipped and must_run() and not any(EXCUSED in str(part) for part in report.longrepr or ()):
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if not report.skipped or not must_run():
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if EXCUSED not in reason:
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid}: skipped in CI as root: {reason}"
 

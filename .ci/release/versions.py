@@ -6,6 +6,7 @@ The source is `version` in pyproject.toml; `PLACES` are those who cannot ask it.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 SEMVER: Final = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
@@ -95,7 +96,7 @@ def stamped(texts: Mapping[str, str], version: str, date: str) -> dict[str, str]
     for place in PLACES:
         text = texts[place.path]
         old = found(place, text)
-        new[place.path] = re.sub(place.pattern, lambda match, old=old: _replaced(match, old, version), text)
+        new[place.path] = re.sub(place.pattern, partial(_replaced, old=old, version=version), text)
     new[CHANGELOG] = texts[CHANGELOG]
     if version not in sections(texts[CHANGELOG]):
         heading = f"## {UNRELEASED}\n"

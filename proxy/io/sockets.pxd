@@ -3,7 +3,7 @@ from proxy.io cimport posix
 
 
 cdef inline void prepare(int fd) noexcept nogil:
-    """Send at once, and find out whether the other host is still there. What is accepted has these from its listener."""
+    """Send at once, and find out whether the other host is there. What is accepted has these from its listener."""
     cdef int on = 1
     posix.setsockopt(fd, posix.IPPROTO_TCP, posix.TCP_NODELAY, &on, sizeof(on))
     posix.setsockopt(fd, posix.SOL_SOCKET, posix.SO_KEEPALIVE, &on, sizeof(on))

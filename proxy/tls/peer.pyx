@@ -1,7 +1,7 @@
 """Who the other side of a TLS connection is, and why a handshake failed. Raises nothing itself: failures are values
 to raise."""
 from proxy.tls cimport openssl
-from proxy.tls.svid cimport cause, verify_peer, words
+from proxy.tls.svid cimport cause as cause_of, verify_peer, words
 
 
 class TLSFailure(ConnectionError):
@@ -73,9 +73,9 @@ cdef object tls_failure(openssl.SSL* ssl, object expected):
     cdef str detail = text.decode() if text != NULL else "connection closed"
     openssl.ERR_clear_error()
     if verified == openssl.X509_V_ERR_HOSTNAME_MISMATCH:
-        return TLSFailure(cause(verified), f"the peer did not prove {expected}")
+        return TLSFailure(cause_of(verified), f"the peer did not prove {expected}")
     if verified != openssl.X509_V_OK:
-        return TLSFailure(cause(verified), words(verified))
+        return TLSFailure(cause_of(verified), words(verified))
     if code and openssl.ERR_GET_REASON(code) == openssl.SSL_R_EXCESSIVE_MESSAGE_SIZE:
         return TLSFailure("certificate_too_large", "the peer's certificates are longer than any of the mesh's")
     if code and openssl.ERR_GET_REASON(code) == openssl.SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:

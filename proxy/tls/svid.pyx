@@ -1,5 +1,5 @@
-"""What a workload's certificate must be beyond a good chain: the rules of SPIFFE X509-SVID (sections 2, 4 and 5), and one
-identity, written in two ways that agree. No sockets; refusals are values.
+"""What a workload's certificate must be beyond a good chain: the rules of SPIFFE X509-SVID (sections 2, 4 and 5), and
+one identity, written in two ways that agree. No sockets; refusals are values.
 
 It runs inside the handshake, as the last step of RFC 5280's path validation, so that a peer hears an alert instead of
 finding its connection closed. Identity signs nothing else; but with a company's CA as anchor others sign too.

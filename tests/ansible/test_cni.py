@@ -37,7 +37,8 @@ needs_roots = pytest.mark.skipif(bool(may_make_roots()), reason=may_make_roots()
 
 
 def rendered(name: str, **variables: Any) -> str:
-    return jinja2.Template((TEMPLATES / name).read_text(), keep_trailing_newline=True).render(**variables)
+    text: str = jinja2.Template((TEMPLATES / name).read_text(), keep_trailing_newline=True).render(**variables)
+    return text
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def sign(making: Making, signer: Signer) -> Leaf:
         above = making.names_key or signer.key
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(above.public_key())
         builder = builder.add_extension(identifier, critical=False)
-    made = builder.sign(key if making.own_signature else signer.key, making.digest)
+    made = builder.sign(key if making.own_signature else signer.key, making.digest)  # type: ignore[arg-type]
     first = made.public_bytes(PEM)
     if making.tampered:
         der = bytearray(made.public_bytes(serialization.Encoding.DER))

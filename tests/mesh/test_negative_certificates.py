@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -283,7 +284,7 @@ def test_what_the_table_departs_from_is_taken(
     }
     for case, each in made.items():
         with in_thread(lambda: serve_one(line)):
-            answer = outside.namespace.within(lambda each=each: ask(line.address, web.identity, each, REQUEST))
+            answer = outside.namespace.within(partial(ask, line.address, web.identity, each, REQUEST))
         assert answer.data.endswith(b"ok"), (case, answer, causes(web, "inbound"))
         with Impostor(own_mesh, impostor, each) as friendly:
             assert client.get(friendly.address).status == 200, (case, causes(client, "outbound"))

@@ -36,7 +36,7 @@ def test_the_roles_check_what_they_are_given(release: Release, tmp_path: Path) -
     ):
         play = tmp_path / f"{role}.yml"
         play.write_text(PLAY.format(role=role))
-        done = playbook(play, "-e", json.dumps(given), **elsewhere)
+        done = playbook(play, "-e", json.dumps(given), before=(), **elsewhere)
         assert done.returncode != 0, role
         assert told in message(done), message(done)[-1500:]
         assert f'"path": "{found}/roles/{role}"' in done.stdout, "not the installed collection's role"

@@ -97,7 +97,7 @@ def test_an_old_control_plane_reads_what_this_trees_proxy_asks() -> None:
         pool.Add(file)  # type: ignore[no-untyped-call]
 
     def old(name: str, data: bytes) -> dict[str, Any]:
-        kind = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+        kind = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))  # type: ignore[no-untyped-call]
         found: dict[str, Any] = json_format.MessageToDict(kind.FromString(data), preserving_proto_field_name=True)
         return found
 
