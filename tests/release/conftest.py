@@ -78,7 +78,7 @@ def run(
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV", "KUBECONFIG")}
     done = subprocess.run(
         command, cwd=folder, input=given, env={**clean, **(more or {})}, capture_output=True, text=True,
-        check=False, timeout=300,
+        check=False, timeout=BUILD_SECONDS,
     )  # fmt: skip
     assert not check or done.returncode == 0, f"{command[:6]}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     return done

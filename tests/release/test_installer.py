@@ -4,21 +4,21 @@ import functools
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Final
 
 import pytest
 
+from proxy.api import labels
 from tests.ansible.kit import BIN
+from tests.kit.sidecar import as_proxy_user
 from tests.kit.tools import cache_folder
 from tests.release.conftest import Release, run
-
-NOBODY: Final = 65534
 
 
 class Home:
@@ -32,10 +32,10 @@ class Home:
     def install(
         self, script: Path, *arguments: str | Path, before: tuple[str, ...] = (), check: bool = True
     ) -> CompletedProcess[str]:
-        """Pipe the installer into a shell, as nobody where that can be."""
-        who = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups") if os.geteuid() == 0 else ()
+        """Pipe the installer into a shell, as a user without rights where that can be."""
+        who = as_proxy_user() if os.geteuid() == 0 else []
         command = (*before, *who, "sh", "-s", "--", *map(str, arguments))
-        more = {"HOME": str(self.folder), "PIP_CACHE_DIR": str(self.folder / "pip"), "TMPDIR": str(self.folder)}
+        more = {"HOME": str(self.folder), "TMPDIR": str(self.folder), "TULLE_PYTHON": os.path.realpath(sys.executable)}
         return run(*command, folder=self.folder, given=script.read_text(), more=more, check=check)
 
     def left(self) -> set[str]:
@@ -46,7 +46,8 @@ class Home:
 @pytest.fixture
 def home() -> Iterator[Home]:
     folder = Path(tempfile.mkdtemp(prefix="tulle-home-"))
-    os.chown(folder, NOBODY, NOBODY) if os.geteuid() == 0 else None
+    if os.geteuid() == 0:
+        os.chown(folder, labels.PROXY_UID, labels.PROXY_UID)
     yield Home(folder)
     shutil.rmtree(folder)
 
