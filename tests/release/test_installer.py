@@ -115,7 +115,7 @@ def test_over_http_again_and_removed(home: Home, dist: Path, served: str, wheelh
     assert (home.place / release.version / "pyvenv.cfg").stat().st_mtime_ns == made
     # An installation that is not whole is made again, one of another version goes when the new one works.
     (home.place / release.version / ".whole").unlink()
-    (home.place / "0.0.1/bin").mkdir(parents=True)
+    (home.place / "0.0.1").mkdir()
     # Without a network at all, from a folder.
     before = ("unshare", "--net") if os.geteuid() == 0 else ()
     home.install(script, "--wheelhouse", wheelhouse, dist, before=before)
