@@ -21,7 +21,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "render": ("components.cli.render", "Print the stack as YAML for kubectl apply."),
     "config": ("components.cli.config", "What can be set, and what the settings ask of nodes."),
     "check": ("components.cli.check", "Check the control plane, certificates, webhook and proxies."),
-    "stat": ("components.cli.stat", "Success rate, requests/s, latency and mTLS share per workload."),
+    "stat": ("components.cli.stat", "Success rate, requests/s, latency, mTLS share per workload."),
     "identity": ("components.cli.identity", "Identity and certificate expiry of meshed pods."),
     "external": ("components.cli.external", "Join tokens of machines outside the cluster."),
     "inject": ("components.cli.inject", "Add workloads in YAML to the mesh."),

@@ -95,7 +95,7 @@ def stat(
     wait: float,
     output: str,
 ) -> None:
-    """Success rate, requests/s, latency and mTLS share per workload.
+    """Success rate, requests/s, latency, mTLS share per workload.
 
     RESOURCE is a kind (deploy, sts, ds, job, pod), or kind/name. Exit code 1 when there is no such workload, and with
     --wait when what was waited for did not come.

@@ -133,7 +133,7 @@ async def test_a_stream_is_held_until_the_caches_are_filled(running: Running) ->
     held = asyncio.ensure_future(next_of(stream))
     await asyncio.sleep(0.1)
     assert not held.done(), "answered before anything is known, a service would look external"
-    assert running.cluster.waiting_for() == "caches of namespaces, pods, services, endpointslices"
+    assert running.cluster.waiting_for() == "caches of namespaces, pods, services, endpointslices, externalworkloads"
     running.sync()
     assert (await held).snapshot.kind == pb.Kind.KIND_SERVICE
     assert running.cluster.waiting_for() is None

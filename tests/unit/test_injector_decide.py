@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 
 from components.injector.config import InjectorConfig, ProxySettings
-from components.injector.decide import REASONS, SILENT, Decision, Inject, Namespace, Refuse, Skip, decide
+from components.injector.decide import (
+    EARLY_CONTAINERS,
+    REASONS,
+    SILENT,
+    Decision,
+    Inject,
+    Namespace,
+    Refuse,
+    Skip,
+    decide,
+)
 from components.injector.patch import Owner
 
 CONFIG = InjectorConfig(proxy=ProxySettings(image="localhost/tulle/proxy:1"))
@@ -130,7 +140,7 @@ def test_pods_that_may_not_start(reason: str, given: dict[str, Any], options: di
 
 def test_every_reason_is_shown_above() -> None:
     shown = {reason for reason, *_ in SKIPS} | {reason for reason, *_ in REFUSALS}
-    assert shown | {"udp_ports_enabled", "annotation_without_effect"} == set(REASONS)
+    assert shown | {"udp_ports_enabled", "annotation_without_effect", EARLY_CONTAINERS} == set(REASONS)
     assert set(REASONS) >= SILENT
 
 
