@@ -23,7 +23,7 @@ class ReleaseError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file repeats the version: the one group of a pattern that is found exactly once."""
+    """Where a file repeats the version: the one group of a pattern, which may be found several times."""
 
     path: str
     pattern: str
@@ -42,11 +42,12 @@ PLACES: Final = (
 
 
 def found(place: Place, text: str) -> str:
-    """The version that a file names; raises ReleaseError where it names none, or several."""
-    matches: list[str] = re.findall(place.pattern, text)
+    """The version that a file names; raises ReleaseError where it names none, or different ones."""
+    matches: set[str] = set(re.findall(place.pattern, text))
     if len(matches) != 1:
-        raise ReleaseError(f"{place.path} names a version {len(matches)} times where {place.pattern!r} should once")
-    return matches[0]
+        named = ", ".join(sorted(matches)) or "none"
+        raise ReleaseError(f"{place.path} should name one version by {place.pattern!r}, and names {named}")
+    return matches.pop()
 
 
 def refuse_disagreement(read: Callable[[str], str], version: str) -> None:
