@@ -102,6 +102,7 @@ def served(dist: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.timeout(900)  # pip installs everything twice
 def test_over_http_again_and_removed(home: Home, dist: Path, served: str, wheelhouse: Path, release: Release) -> None:
     script = dist / "install.sh"
     done = home.install(script, "--wheelhouse", wheelhouse, served)
