@@ -33,6 +33,8 @@ from proxy.settings import Address
 from proxy.telemetry.log import Log
 from proxy.tls.contexts import TLSContexts
 from proxy.wire import grpc as framing
+from tests.kit.certificates import BOTH, usage
+from tests.kit.peers import Authority, spiffe_id
 
 IDENTITY = "identity.tulle.serviceaccount.identity.tulle.cluster.local"
 WEB = "web.demo.serviceaccount.identity.tulle.cluster.local"
@@ -53,8 +55,13 @@ def leaf(ca: trustme.CA, csr_der: bytes, name: str, lifetime: timedelta) -> tupl
         .serial_number(x509.random_serial_number())
         .not_valid_before(datetime.now(UTC) - timedelta(seconds=20))
         .not_valid_after(until)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(name), x509.UniformResourceIdentifier(spiffe_id(name))]),
+            critical=True,
+        )
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage("digital_signature"), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(BOTH), critical=False)
         .sign(issuer_key, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.DER), int(until.timestamp())
@@ -99,7 +106,10 @@ class ControlPlane:
         await server.start()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        self.ca.issue_cert(self.name).configure_cert(context)
+        authority = Authority(self.ca.cert_pem.bytes(), self.ca.private_key_pem.bytes())
+        own = authority.leaf(self.name)
+        (folder / "own.pem").write_bytes(own.chain + own.key)
+        context.load_cert_chain(folder / "own.pem")
         self.ca.configure_trust(context)
         context.verify_mode = ssl.CERT_OPTIONAL
         context.set_alpn_protocols(["tulle/opaque"])
