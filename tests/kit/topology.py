@@ -106,7 +106,9 @@ class Pod:
 class Mesh:
     """A switch, a control plane and pods. Everything ends with the context."""
 
-    def __init__(self, leaf_seconds: float = 86400, skew_seconds: float = 20, control_tree: Path = ROOT) -> None:
+    def __init__(
+        self, leaf_seconds: float = 86400, skew_seconds: float | None = None, control_tree: Path = ROOT
+    ) -> None:
         """`control_tree` is the source tree that the control plane runs from, and the proxy in front of it."""
         self.leaf_seconds = leaf_seconds
         self.skew_seconds = skew_seconds
@@ -184,7 +186,8 @@ class Mesh:
         command = [
             sys.executable, "-m", "tests.kit.control", "--folder", str(self.folder),
             "--address", self.control_pod.ip,
-            "--leaf-seconds", str(self.leaf_seconds), "--skew-seconds", str(self.skew_seconds),
+            "--leaf-seconds", str(self.leaf_seconds),
+            *(() if self.skew_seconds is None else ("--skew-seconds", str(self.skew_seconds))),
         ]  # fmt: skip
         with (self.folder / "control.log").open("ab") as log:
             self.control = subprocess.Popen(
