@@ -35,6 +35,17 @@ WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet", "Replica
 APPLY: Final = "application/apply-patch+yaml"
 
 
+def placeholder(live: Manifest) -> Manifest:
+    """An entry of managedFields that owns no value: only that the object has labels, whichever they are."""
+    return {
+        "manager": "tulle-handover",
+        "operation": "Update",
+        "apiVersion": live["apiVersion"],
+        "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:labels": {".": {}}}},
+    }
+
+
 class Cluster:
     """A connection to one API server; safe to share between threads."""
 
@@ -95,8 +106,9 @@ class Cluster:
             others = [each for each in fields if (each.get("manager"), each.get("operation")) != (manager, "Apply")]
             if live is None or len(others) == len(fields):
                 return
-            # An empty list would mean that the client knows nothing of managers; one empty entry means none.
-            live["metadata"]["managedFields"] = others or [{}]
+            # Where nobody manages anything, the API server gives all that there is to "before-first-apply" at the next
+            # apply, and has that conflict with every later change. So somebody holds the one thing that never conflicts.
+            live["metadata"]["managedFields"] = others or [placeholder(live)]
             try:
                 self.replace(live)
                 return
