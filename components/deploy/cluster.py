@@ -107,7 +107,7 @@ class Cluster:
             if live is None or len(others) == len(fields):
                 return
             # Where nobody manages anything, the API server gives all that there is to "before-first-apply" at the next
-            # apply, and has that conflict with every later change. So somebody holds the one thing that never conflicts.
+            # apply, and has that conflict with every later change. So somebody holds a thing that never conflicts.
             live["metadata"]["managedFields"] = others or [placeholder(live)]
             try:
                 self.replace(live)
