@@ -18,8 +18,8 @@ from tests.kit.topology import Mesh, Pod
 
 TIMES = 10
 OF_A_DESTINATION = {
-    "Destination", "Balancer", "HTTP1Pool", "HTTP2Pool", "PoolObserver", "IdleTimer", "QueueTimer", "WaitTimer", "Watch",
-    "State", "References", "Target", "TimeLimits", "Balancing", "Endpoint",
+    "Destination", "Balancer", "HTTP1Pool", "HTTP2Pool", "PoolObserver", "IdleTimer", "QueueTimer", "WaitTimer",
+    "Watch", "State", "References", "Target", "TimeLimits", "Balancing", "Endpoint",
 }  # fmt: skip
 """What a Service that nobody has called for a while leaves to the collector: a few kilobytes, seldom."""
 PORT, OPAQUE, HTTP2 = 9_700, 9_701, 9_702
