@@ -147,8 +147,10 @@ class Root:
         return found
 
     def rules(self) -> list[str]:
-        """Rules of both backends and nftables, addresses and routes, without counters."""
-        return [line for line in self.run(RULES, check=False).stdout.splitlines() if "valid_lft" not in line]
+        """Rules of both backends and nftables, addresses and routes, without counters, and without the addresses that
+        a link gives itself in its own time."""
+        lines = self.run(RULES, check=False).stdout.splitlines()
+        return [line for line in lines if "valid_lft" not in line and "fe80:" not in line]
 
     def settings(self) -> dict[str, str]:
         """The kernel settings that roles raise."""

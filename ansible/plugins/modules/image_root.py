@@ -119,7 +119,9 @@ mount --bind "$root" "$root"
 for place in proc sys dev; do mount --rbind "/$place" "$root/$place"; done
 for place in run tmp; do mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/$place"; done
 IFS=:
-for each in /etc/resolv.conf ${{TULLE_BIND:-}}; do
+# Never one on top of another: when the machine replaces the file below, the kernel takes away what was mounted upon it.
+case ":${{TULLE_BIND:-}}:" in *=/etc/resolv.conf:*) resolver= ;; *) resolver=/etc/resolv.conf ;; esac
+for each in $resolver ${{TULLE_BIND:-}}; do
     place=${{each%%=*}} seen=${{each#*=}}
     test -e "$place" || continue
     if test -d "$place"; then mkdir -p "$root$seen"
