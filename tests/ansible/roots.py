@@ -286,7 +286,9 @@ def prove(
     assert second.changed[machine.name] == 0, second.text
     undone = converge([machine], role, {**settings, **(reset or {})}, tasks=tasks)
     assert undone.returncode == 0, undone.text
-    assert machine.state() == before, "the reset left something"
+    after = machine.state()
+    left = {kind: (before[kind], after[kind]) for kind in after if after[kind] != before[kind]}
+    assert not left, f"the reset left something: {left}"
 
 
 def may_make_roots() -> str:

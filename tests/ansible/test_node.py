@@ -228,6 +228,8 @@ def test_openings_in_ufw_go_again() -> None:
         machine.run("DEBIAN_FRONTEND=noninteractive dpkg -i /tmp/ufw.deb && ufw --force enable")
         # Its files as it writes them itself, and not as its package has them.
         machine.run("ufw allow 1/tcp; ufw delete allow 1/tcp")
+        # ufw sets this one to 0, and the kernel back to 1 whenever forwarding is switched.
+        machine.run("echo 1 > /proc/sys/net/ipv4/conf/all/accept_redirects")
         settings = {"node_pod_networks": ["10.86.0.0/16", "fd00:1::/64"]}
         prove(machine, "node", settings)
         opened = converge([machine], "node", settings)

@@ -39,7 +39,7 @@ LISTEN: Final = """
 import socket, time
 listener = socket.create_server(("127.0.0.1", {port}))
 print("ready", flush=True)
-time.sleep(300)
+time.sleep(3600)
 """
 
 
