@@ -1,8 +1,8 @@
 """What asyncio and uvloop import and a proxy never uses, kept out of its memory. Nothing else belongs here.
 
 `ssl`: the data path uses libssl itself, and the loop never speaks TLS; what it would take is mostly `_ssl`'s tables of
-error names. `inspect`, with `ast`, `dis` and `tokenize`: asked whether a callback is a coroutine function, and for no
-more. Together 2.5 MB of a process that runs once per pod.
+error names. `inspect`, with `ast`, `dis` and `tokenize`: asked whether a callback is a coroutine function and what a
+class annotates, and for no more. Together 2.5 MB of a process that runs once per pod.
 
 `install` comes before the first import of asyncio. What is left out is missed loudly: `ssl` raises, `inspect` is loaded
 then after all.
@@ -48,7 +48,7 @@ def tls_stand_in() -> ModuleType:
 
 
 class Deferred(ModuleType):
-    """`inspect` until somebody asks it for more than two questions about functions."""
+    """`inspect` until somebody asks it for more than these three."""
 
     @staticmethod
     def iscoroutinefunction(function: Any) -> bool:
@@ -59,6 +59,11 @@ class Deferred(ModuleType):
     def isgenerator(thing: object) -> bool:
         """Whether it is a generator."""
         return type(thing).__name__ == "generator"
+
+    @staticmethod
+    def get_annotations(thing: Any) -> dict[str, Any]:
+        """Those of a class, as `dataclasses` asks for them."""
+        return dict(vars(thing).get("__annotations__", {}))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
