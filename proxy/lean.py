@@ -1,7 +1,7 @@
 """What asyncio and uvloop import and a proxy never uses, kept out of its memory. Nothing else belongs here.
 
 `ssl`: the data path uses libssl itself, and the loop never speaks TLS; what it would take is mostly `_ssl`'s tables of
-error names. `inspect`, with `ast`, `dis` and `tokenize`: asked whether a callback is a coroutine function and what a
+error names. `inspect`, with `ast` and `dis`: asked whether a callback is a coroutine function and what a
 class annotates, and for no more. Together 2.5 MB of a process that runs once per pod.
 
 `install` comes before the first import of asyncio. What is left out is missed loudly: `ssl` raises, `inspect` is loaded

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("_ssl", "ast", "dis", "tokenize")
+HEAVY = ("_ssl", "ast", "dis")
 
 
 def told(code: str) -> str:
