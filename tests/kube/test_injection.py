@@ -44,8 +44,10 @@ def test_a_classic_sidecar_holds_the_app_until_the_proxy_is_ready(kube: Kube, im
     def started() -> tuple[bool, bool]:
         """Whether proxy and application run. The kubelet says nothing of a pod while it waits for one of its hooks, so
         their processes are looked for."""
-        (pod,) = kube.pods(meshed, "api")
-        name = pod["metadata"]["name"]
+        pods = kube.pods(meshed, "api")
+        if not pods:
+            return False, False
+        name = pods[0]["metadata"]["name"]
         proxy = processes({"HOSTNAME": name, "TULLE_PROXY_POD_NAME": name})
         return bool(proxy), bool(set(processes({"HOSTNAME": name})) - set(proxy))
 
