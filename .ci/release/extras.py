@@ -31,6 +31,8 @@ if __name__ == "__main__":
     serve()
 '''
 DATA: Final = ".data/data/"
+UNSEEN: Final = ("-c", "nodes.required=false", "-c", "nodes.report=")
+"""A manifest is made before there are nodes whose report a stack could read."""
 
 
 def collection(source: Path, target: Path, version: str, epoch: int) -> Path:
@@ -60,8 +62,8 @@ def plugin(wheel: Path, requirements: str, target: Path, version: str, epoch: in
 
 
 def manifest(source: Path, stack: str, refs: dict[str, str], target: Path) -> Path:
-    """`tulle render` of a stack with these images, by the code that is released."""
-    command = [sys.executable, "-m", "components.cli.main", "render", "--stack", stack]
+    """`tulle render` of a stack with these images, by the code that is released; for nodes that nobody has seen yet."""
+    command = [sys.executable, "-m", "components.cli.main", "render", "--stack", stack, *UNSEEN]
     made = target / f"install-{stack}.yaml"
     # The sources stand first, wherever this environment has an editable installation of another tree.
     text = _run([*command, "-c", f"images.refs={json.dumps(refs)}"], folder=source, PYTHONPATH=str(source))

@@ -256,9 +256,12 @@ def converge(
     role: str,
     settings: dict[str, Any] | None = None,
     *arguments: str,
-    tasks: str = "main.yml",
+    tasks: str = "main",
 ) -> Run:
-    """Run one role of the collection, or another of its task files (`tasks="reset.yml"`)."""
+    """Run one role of the collection, or another of its task files (`tasks="reset"`).
+
+    Without `.yml`: by these names Ansible finds the specifications of their arguments, by a file's it does not.
+    """
     role_task = {"name": f"tulle.mesh.{role}", "tasks_from": tasks}
     task = {"name": "Run the role", "ansible.builtin.include_role": role_task}
     play = [{"name": "Converge", "hosts": "nodes", "gather_facts": False, "tasks": [task]}]
@@ -269,7 +272,7 @@ def converge(
 
 
 def prove(
-    machine: Root, role: str, settings: dict[str, Any], reset: dict[str, Any] | None = None, tasks: str = "reset.yml"
+    machine: Root, role: str, settings: dict[str, Any], reset: dict[str, Any] | None = None, tasks: str = "reset"
 ) -> None:
     """What holds for every role: check mode touches nothing and ends well, the second run changes nothing, and after
     a reset (`tasks` with `settings` and `reset`) the machine is what it was.

@@ -192,7 +192,7 @@ def test_a_network_that_comes_later_or_writes_anew_is_repaired_by_another_run(ma
     assert machine.read(CONFLIST) == newer
     converge([machine], "cni", SETTINGS)
     assert listed(machine) == ["cilium-cni", "portmap", "tulle-cni"]
-    undone = converge([machine], "cni", SETTINGS, tasks="reset.yml")
+    undone = converge([machine], "cni", SETTINGS, tasks="reset")
     assert undone.returncode == 0, undone.text
     assert machine.read(CONFLIST) == newer
 
@@ -212,8 +212,7 @@ def test_what_cannot_be_is_refused_before_a_pod_is_touched(
     machine: Root, changes: dict[str, str], network: str, words: str
 ) -> None:
     machine.write(CONFLIST, network)
-    # By this name Ansible finds the specification of its arguments; by `main.yml` it does not.
-    done = converge([machine], "cni", {**SETTINGS, **changes}, tasks="main")
+    done = converge([machine], "cni", {**SETTINGS, **changes})
     assert done.failed == {"one"}, done.text
     assert words in done.text
     assert machine.read(CONFLIST) == network

@@ -52,7 +52,9 @@ def test_a_final_stage_installs_no_compiler_and_runs_as_its_user(image: str) -> 
     assert re.findall(r"^USER (\S+)$", done, re.MULTILINE) == [f"{USERS[image]}:{USERS[image]}"]
     # Nothing comes from a stage of the build but what was made there.
     taken = re.findall(r"^COPY --from=(\S+) (\S+)", done, re.MULTILINE)
-    assert {path for _, path in taken} <= {"/packages", "/extracted/usr/bin/prometheus"}
+    # dpkg does not know of what was unpacked by hand; its entry comes along for scanners.
+    own = {"/extracted/usr/bin/prometheus", "/extracted/var/lib/dpkg/status.d/prometheus"}
+    assert {path for _, path in taken} <= {"/packages", *own}
 
 
 def test_there_are_no_other_images() -> None:

@@ -36,10 +36,10 @@ SETTINGS: Final[dict[str, Any]] = {
     "proxy_host_token": "never-to-be-seen",
 }
 LISTEN: Final = """
-import socket, time
+import socket, sys
 listener = socket.create_server(("127.0.0.1", {port}))
 print("ready", flush=True)
-time.sleep(3600)
+sys.stdin.read()
 """
 
 
@@ -55,13 +55,14 @@ def machine() -> Iterator[Root]:
 def listening(machine: Root, port: int) -> Iterator[None]:
     """Somebody on a port of a machine."""
     command = machine.command(sys.executable, "-c", LISTEN.format(port=port))
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # It ends with its input: a signal would reach the program that entered the machine, and not what it started there.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
         try:
-            assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             yield
         finally:
-            process.kill()
+            process.stdin.close()
 
 
 def refused(machine: Root, **more: Any) -> str:
@@ -190,7 +191,7 @@ def test_a_proxy_that_is_killed_comes_back(machine: Root, mesh: dict[str, Any], 
     machine.run(f"kill -9 {old}")
     until("another proxy that is ready", lambda: proxy_of(machine) not in ("", old) and ready(machine), 60, 0.5)
     assert nat(machine) == rules
-    left = converge([machine], "proxy_host", mesh, tasks="reset.yml")
+    left = converge([machine], "proxy_host", mesh, tasks="reset")
     assert left.returncode == 0, left.text
     assert machine.state() == before
 
@@ -204,7 +205,7 @@ def test_a_token_that_does_not_count_is_undone(
     if spent:
         token = identity.offer()
         assert converge([machine], "proxy_host", {**mesh, "proxy_host_token": token}).returncode == 0
-        assert converge([machine], "proxy_host", mesh, tasks="reset.yml").returncode == 0
+        assert converge([machine], "proxy_host", mesh, tasks="reset").returncode == 0
     done = converge([machine], "proxy_host", {**mesh, "proxy_host_token": token})
     assert done.returncode != 0
     words = "the join token of ExternalWorkload demo/vm was used already; make another one"
@@ -238,13 +239,13 @@ def ready(machine: Root) -> bool:
 
 
 def test_leaving_what_was_never_joined_changes_nothing(machine: Root) -> None:
-    done = converge([machine], "proxy_host", tasks="reset.yml")
+    done = converge([machine], "proxy_host", tasks="reset")
     assert (done.returncode, done.changed) == (0, {"vm": 0}), done.text
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="SKIPPED LOUDLY: needs systemd-analyze (systemd)")
 def test_the_units_before_systemds_own_judge(machine: Root) -> None:
-    done = converge([machine], "proxy_host", {**SETTINGS, "proxy_host_unit_folder": "/tmp/units"}, tasks="units.yml")
+    done = converge([machine], "proxy_host", {**SETTINGS, "proxy_host_unit_folder": "/tmp/units"}, tasks="units")
     assert done.returncode == 0, done.text
     units = [f"/tmp/units/tulle-{name}.service" for name in ("proxy", "redirect")]
     verified = machine.run(f"systemd-analyze verify --man=no {' '.join(units)}", check=False)

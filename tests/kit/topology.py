@@ -13,7 +13,6 @@ redirected.
 """
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
@@ -32,7 +31,7 @@ from tests.kit.control import DOMAIN, make_token
 from tests.kit.netns import Namespace, Switch
 from tests.kit.sidecar import ROOT, Answer, Failed, Proxy, as_proxy_user, read_answer
 
-SERVICES: Final = "10.96.0"
+SERVICES: Final = "10.96"
 SERVICES6: Final = "fd12:96::"
 
 
@@ -122,7 +121,8 @@ class Mesh:
         self.folder = Path(tempfile.mkdtemp(prefix="tulle-mesh-"))
         self.folder.chmod(0o755)
         self.pods: list[Pod] = []
-        self.vips = itertools.count(1)
+        self.numbers: dict[str, int] = {}
+        """What a Service's addresses end in."""
         self.control: subprocess.Popen[bytes] | None = None
         self.control_address = ""
         self.control_identity = names.workload_identity(
@@ -296,8 +296,9 @@ class Mesh:
     ) -> tuple[str, int]:
         """A Service over pods of namespace demo, of both families if `dual`; returns its address."""
         key = f"service {name}"
-        ip = self.facts[key]["service"]["ips"][0] if key in self.facts else f"{SERVICES}.{next(self.vips)}"
-        ips = [ip, f"{SERVICES6}{ip.rpartition('.')[2]}"] if dual else [ip]
+        number = self.numbers.setdefault(name, len(self.numbers) + 1)
+        ip = f"{SERVICES}.{number >> 8}.{number & 255}"
+        ips = [ip, f"{SERVICES6}{number:x}"] if dual else [ip]
         fact = {"namespace": "demo", "name": name, "ips": ips, "port": port, "opaque": opaque}
         self.tell(key, {"service": {**fact, "annotations": dict(annotations or {})}})
         self.endpoints(name, pods, target or port)

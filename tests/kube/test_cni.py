@@ -55,7 +55,7 @@ class Node:
                 continue
         raise AssertionError("the local cluster's container runtime does not run")
 
-    def role(self, tasks: str = "main.yml") -> str:
+    def role(self, tasks: str = "main") -> str:
         """Run the role `cni` or another of its task files on this node; what it said."""
         role = {"name": "tulle.mesh.cni", "tasks_from": tasks}
         play = {"name": "Try it", "hosts": "localhost", "connection": "local", "gather_facts": False}
@@ -85,7 +85,7 @@ def node(proxy_image: str, tmp_path: Path) -> Iterator[Node]:
     try:
         yield found
     finally:
-        found.role("reset.yml")
+        found.role("reset")
         assert found.conflist.read_bytes() == found.before
 
 
@@ -215,7 +215,7 @@ def test_pods_are_meshed_with_no_right_at_all(
         hidden.rename(link)
 
     # With the plugin removed the list is what it was, running pods go on, and new ones are refused.
-    node.role("reset.yml")
+    node.role("reset")
     assert node.conflist.read_bytes() == node.before
     assert not Path("/usr/lib/cni/tulle-cni").exists()
     kube.put(inject(objects.pod("refused", namespace, [objects.idle_container("app", image)])))

@@ -53,7 +53,7 @@ class World:
     namespace: str
     settings: Json
 
-    def role(self, *arguments: str, tasks: str = "main.yml", **more: Any) -> Run:
+    def role(self, *arguments: str, tasks: str = "main", **more: Any) -> Run:
         return converge([self.machine], "proxy_host", {**self.settings, **more}, *arguments, tasks=tasks)
 
     def token(self) -> str:
@@ -229,13 +229,13 @@ def test_a_machine_joins_serves_survives_and_leaves(world: World, image: str) ->
     without_a_control_plane(world, client)
 
     assert world.asked(url)
-    left = world.role(tasks="reset.yml")
+    left = world.role(tasks="reset")
     assert left.returncode == 0, left.text
     after = machine.state()
     assert after["rules"] == before["rules"]
     assert after["files"] == before["files"]
     assert after == before
-    assert world.role(tasks="reset.yml").changed == {"vm": 0}
+    assert world.role(tasks="reset").changed == {"vm": 0}
     used = world.role(proxy_host_token=token)
     assert used.returncode != 0
     assert f"the join token of ExternalWorkload {world.namespace}/vm was used already" in used.text, used.text
