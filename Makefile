@@ -85,14 +85,16 @@ check: setup ## linters, types, layers, architecture
 iac-check: setup ## the stack alone: lint, types, layers, schema, mocks, policies, the embedded deployer
 	@$(BIN)/python -m tests.check ruff mypy import-linter yamllint architecture
 	@command -v pulumi >/dev/null || echo "iac-check: pulumi is not on PATH; the embedded deployer alone is tried"
-	@$(BIN)/python -m pytest -q tests/iac tests/policies
+	@$(BIN)/python -m pytest -q $(SHARED) tests/iac tests/policies
 
+# Three processes share the files of a suite.
+SHARED := -n3 --dist=loadfile
 # Left to `make test`: what builds images, or a whole cluster.
 LONG_PLAYS := tests/ansible/test_cluster.py tests/ansible/test_registry.py tests/ansible/test_containerfile.py
 
 ansible-test: setup ## the collection alone: lint, syntax, refusals, and roles on copy-on-write machines of their own
 	@$(BIN)/python -m tests.check yamllint ansible-lint & lint=$$!; \
-	$(BIN)/python -m pytest -q $(filter-out $(LONG_PLAYS),$(wildcard tests/ansible/test_*.py)); tests=$$?; \
+	$(BIN)/python -m pytest -q $(SHARED) $(filter-out $(LONG_PLAYS),$(wildcard tests/ansible/test_*.py)); tests=$$?; \
 	wait $$lint && exit $$tests
 
 test: setup ## everything: check, unit, wire, mesh, iac, ansible, and end to end on a real cluster as root

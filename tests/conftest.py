@@ -5,7 +5,6 @@ but fails nothing, because a busy machine is not a broken program.
 """
 
 import os
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,12 +58,9 @@ def must_run() -> bool:
     return os.environ.get("CI") == "true" and os.geteuid() == 0
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Every second counts for the suite in which it was spent, fixtures included."""
-    begun = time.monotonic()
-    yield
-    _spent[suite_of(item.path)] += time.monotonic() - begun
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Every second counts for the suite in which it was spent, fixtures included; also where it was another process's."""
+    _spent[suite_of(TESTS.parent / report.nodeid.partition("::")[0])] += report.duration
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -235,6 +235,8 @@ def test_ctrl_c_ends_the_wait_and_keeps_what_is_recorded(tiny: Tiny, cluster: Cl
     command = [sys.executable, "-m", "components.cli.main", "up", "--stack", "t", "--cwd", str(tiny.root), "--yes"]
     command += ["--context", target().context, "--kubeconfig", target().kubeconfig]
     command += ["-c", f"namespace={tiny.name}", "-c", "image=localhost/tulle/does-not-exist:0"]
+    # A pod that is never scheduled is waited for; an image that is not there soon ends the wait.
+    command += ["-c", "node=nowhere"]
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wanted = Ref("apps/v1", "Deployment", tiny.name, "app")
     deadline = time.monotonic() + 60

@@ -24,6 +24,7 @@ config:
   extra: {type: boolean, default: true, description: Whether the extra component is there.}
   protect: {type: boolean, default: false, description: Whether the anchor is protected.}
   image: {type: string, default: "", description: Image of a Deployment; none if empty.}
+  node: {type: string, default: "", description: The node that its pod waits for; any if empty.}
   password: {type: string, secret: true, default: correct-horse-battery, description: A secret.}
 """
 PROGRAM: Final = """
@@ -61,6 +62,7 @@ if config.require_bool("extra"):
     k8s.core.v1.ConfigMap("extra", metadata={"name": "extra", "namespace": namespace}, data={"a": "b"}, opts=options)
 if config.get("image"):
     labels = {"app": "tiny"}
+    selector = {"kubernetes.io/hostname": config.get("node")} if config.get("node") else None
     k8s.apps.v1.Deployment(
         "app",
         metadata={"name": "app", "namespace": namespace},
@@ -68,7 +70,10 @@ if config.get("image"):
             "selector": {"match_labels": labels},
             "template": {
                 "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": "app", "image": config.require("image")}]},
+                "spec": {
+                    "containers": [{"name": "app", "image": config.require("image")}],
+                    "node_selector": selector,
+                },
             },
         },
         opts=options,
