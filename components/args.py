@@ -234,5 +234,5 @@ class InjectionReadyArgs(TypedDict):
     """Where to ask."""
     namespace: pulumi.Input[str]
     """In which namespace."""
-    trigger: pulumi.Input[int]
+    trigger: pulumi.Input[str]
     """Changes whenever the injector does, so that it is proven again."""

@@ -172,9 +172,6 @@ def injector_config(mesh: MeshSettings) -> InjectorConfig:
 class ControlWorkload(pulumi.ComponentResource):
     """One part of the control plane, with everything that stands around its Deployment."""
 
-    generation: pulumi.Output[int]
-    """The Deployment's generation, which grows with each change of it."""
-
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:ControlWorkload", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
@@ -210,7 +207,7 @@ class ControlWorkload(pulumi.ComponentResource):
         rolling: k8s.apps.v1.RollingUpdateDeploymentArgsDict = (
             {"max_surge": 0, "max_unavailable": 1} if replicas > 1 else {"max_surge": 1, "max_unavailable": 0}
         )
-        deployment = k8s.apps.v1.Deployment(
+        k8s.apps.v1.Deployment(
             f"{name}-deployment",
             metadata=metadata,
             spec={
@@ -222,8 +219,7 @@ class ControlWorkload(pulumi.ComponentResource):
             },
             opts=pulumi.ResourceOptions(parent=self, depends_on=[account, *grants, *args["after"]]),
         )
-        self.generation = deployment.metadata.apply(lambda m: (m.generation if m is not None else None) or 0)
-        self.register_outputs({"generation": self.generation})
+        self.register_outputs({})
 
     def _grants(self, name: str, args: WorkloadArgs, metadata: ObjectMeta) -> list[pulumi.Resource]:
         child = pulumi.ResourceOptions(parent=self)

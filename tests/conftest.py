@@ -59,7 +59,7 @@ def must_run() -> bool:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Every second counts for the suite in which it was spent, fixtures included; also where it was another process's."""
+    """Every second counts for the suite in which it was spent, fixtures included, in whichever process."""
     _spent[suite_of(TESTS.parent / report.nodeid.partition("::")[0])] += report.duration
 
 

@@ -46,7 +46,9 @@ class Demo(pulumi.ComponentResource):
         )
         waits: list[pulumi.Resource] = [injector.webhooks, inside]
         if not mesh["rendered"]:
-            proof = {"cluster": mesh["cluster"], "namespace": inside.name, "trigger": injector.workload.generation}
+            # Of what is declared: the Deployment's generation also grows when somebody scales it.
+            trigger = hash_of(encode_config(injector_config(mesh)).decode(), mesh["images"]["control"])
+            proof = {"cluster": mesh["cluster"], "namespace": inside.name, "trigger": trigger}
             options = pulumi.ResourceOptions(parent=self, depends_on=waits)
             waits = [InjectionReady(f"{name}-ready", cast(InjectionReadyArgs, proof), options)]
         meshed = pulumi.ResourceOptions(parent=self, depends_on=waits)

@@ -257,8 +257,10 @@ def converge(
     settings: dict[str, Any] | None = None,
     *arguments: str,
     tasks: str = "main",
+    hosts: dict[str, Any] | None = None,
 ) -> Run:
-    """Run one role of the collection, or another of its task files (`tasks="reset"`).
+    """Run one role of the collection, or another of its task files (`tasks="reset"`); `hosts` has further settings of
+    single machines.
 
     Without `.yml`: by these names Ansible finds the specifications of their arguments, by a file's it does not.
     """
@@ -268,7 +270,7 @@ def converge(
     with tempfile.TemporaryDirectory(prefix="tulle-play-") as folder:
         path = Path(folder) / "play.yml"
         path.write_text(json.dumps(play))
-        return run(machines, path, settings, *arguments)
+        return run(machines, path, settings, *arguments, more={"hosts": hosts} if hosts else None)
 
 
 def prove(

@@ -9,14 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from tests.ansible.kit import ROOT, may_sandbox, module
-from tests.ansible.roots import Root, converge, may_make_roots, prove, roots
+from tests.ansible.roots import Root, Run, converge, may_make_roots, prove, roots
 from tests.kit import own_image
 from tests.kit.waiting import until
 
@@ -65,50 +65,44 @@ def listening(machine: Root, port: int) -> Iterator[None]:
             process.stdin.close()
 
 
-def refused(machine: Root, **more: Any) -> str:
-    """What the role says to these settings; it must leave the machine as it was, in check mode too."""
-    before = machine.state()
-    looked = converge([machine], "proxy_host", {**SETTINGS, **more}, "--check")
-    done = converge([machine], "proxy_host", {**SETTINGS, **more})
-    assert looked.returncode != 0, looked.text
-    assert done.returncode != 0, done.text
-    assert machine.state() == before
-    assert "never-to-be-seen" not in looked.text + done.text
-    return done.text
+REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
+    "port": ({}, r"4143: taken by process \d+ \(python"),
+    "user": ({"proxy_host_uid": 1}, r"user id 1 is daemon's"),
+    "away": ({"proxy_host_dns_server": "127.0.0.9"}, r"name server 127\.0\.0\.9:53 does not answer over TCP"),
+    "token": ({"proxy_host_token": ""}, r"make one with 'tulle external token vm -n demo'"),
+    "names": ({"proxy_host_dns": "auto"}, r"set it to resolv_conf"),
+    "ports": ({"proxy_host_ports": ["http"]}, r"proxy_host_ports"),
+    "dns": ({"proxy_host_dns": "bind"}, r"value of proxy_host_dns must be one of"),
+}
+"""What is wrong with each of some machines, and what is said of it."""
 
 
-def test_a_taken_port_is_named_with_who_has_it(machine: Root) -> None:
-    with listening(machine, 4143):
-        said = refused(machine)
-    assert re.search(r"4143: taken by process \d+ \(python", said), said
+@pytest.fixture(scope="module")
+def refusals() -> tuple[Run, Run]:
+    """Check mode, and then the role itself, on all of these machines at once; none of them is touched."""
+    with ExitStack() as stack:
+        machines = stack.enter_context(roots(*REFUSED))
+        for one in machines:
+            one.run("ip link set lo up")
+            stack.enter_context(listening(one, 53))
+        stack.enter_context(listening(machines[list(REFUSED).index("port")], 4143))
+        before = [one.state() for one in machines]
+        hosts = {name: {**SETTINGS, **more} for name, (more, _) in REFUSED.items()}
+        looked = converge(machines, "proxy_host", None, "--check", hosts=hosts)
+        done = converge(machines, "proxy_host", hosts=hosts)
+        assert [one.state() for one in machines] == before
+    return looked, done
 
 
-def test_a_user_id_that_somebody_has(machine: Root) -> None:
-    assert "user id 1 is daemon's" in refused(machine, proxy_host_uid=1)
-
-
-def test_a_cluster_that_is_not_there(machine: Root) -> None:
-    said = refused(machine, proxy_host_dns_server="127.0.0.9")
-    assert "the cluster's name server 127.0.0.9:53 does not answer over TCP" in said
-
-
-def test_no_token(machine: Root) -> None:
-    assert "make one with 'tulle external token vm -n demo'" in refused(machine, proxy_host_token="")
-
-
-def test_names_that_nobody_could_split(machine: Root) -> None:
-    assert "set it to resolv_conf" in refused(machine, proxy_host_dns="auto")
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"proxy_host_ports": ["http"]}, "proxy_host_ports"),
-        ({"proxy_host_dns": "bind"}, "value of proxy_host_dns must be one of"),
-    ],
-)
-def test_arguments_of_the_wrong_kind(machine: Root, wrong: dict[str, Any], words: str) -> None:
-    assert words in refused(machine, **wrong)
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_refused_on_that_machine_before_anything_is_touched(
+    refusals: tuple[Run, Run], name: str
+) -> None:
+    for run in refusals:
+        assert name in run.failed, run.text
+        (said,) = (piece for piece in run.text.split("fatal: [") if piece.startswith(f"{name}]"))
+        assert re.search(REFUSED[name][1], said), run.text
+        assert "never-to-be-seen" not in run.text
 
 
 def test_what_is_no_archive_is_undone(machine: Root, tmp_path: Path) -> None:

@@ -126,10 +126,10 @@ def test_no_workload_may_read_the_trust_namespace(cluster: Cluster, account: str
 def test_a_namespace_is_ready_when_a_dry_run_pod_comes_back_injected(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    InjectionProbe().create({**WHERE, "namespace": "demo", "trigger": 1})
+    InjectionProbe().create({**WHERE, "namespace": "demo", "trigger": "1"})
     monkeypatch.setattr(injector, "PATIENCE_SECONDS", 2.0)
     with pytest.raises(NotReadyError, match=r"namespace default are not injected after 2 s: .* without a proxy\n.*log"):
-        InjectionProbe().create({**WHERE, "namespace": "default", "trigger": 1})
+        InjectionProbe().create({**WHERE, "namespace": "default", "trigger": "1"})
 
 
 def test_under_the_cli_the_stack_is_marked_and_the_other_deployers_refused(cluster: Cluster) -> None:
