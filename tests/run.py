@@ -22,9 +22,9 @@ SUITES: Final = {
     "suites": ("ansible", "iac", "test_architecture.py", "unit", "wire", "fuzz", "policies"),
     "timed": ("mesh", "conformance", "release", "kube"),
 }
-"""What three processes share, file by file and the long ones first, and what is about time or load and has the machine
+"""What two processes share, file by file and the long ones first, and what is about time or load and has the machine
 for itself."""
-SHARED: Final = ("-n3", "--dist=loadfile", "--no-loadscope-reorder")
+SHARED: Final = ("-n2", "--dist=loadfile", "--no-loadscope-reorder")
 MOST_AGAIN: Final = 5
 """Failures that are run again; more than these are no accident."""
 STEP_SECONDS: Final = {"suites": 1500.0, "timed": 3300.0, "again": 600.0}
