@@ -44,16 +44,17 @@ class Demo(pulumi.ComponentResource):
             metadata={"name": UNMESHED, "labels": {labels.PART_OF: "tulle", labels.MANAGED_BY: "tulle"}},
             opts=child,
         )
+        injected = encode_config(injector_config(mesh)).decode()
         waits: list[pulumi.Resource] = [injector.webhooks, inside]
         if not mesh["rendered"]:
             # Of what is declared: the Deployment's generation also grows when somebody scales it.
-            trigger = hash_of(encode_config(injector_config(mesh)).decode(), mesh["images"]["control"])
+            trigger = hash_of(injected, mesh["images"]["control"])
             proof = {"cluster": mesh["cluster"], "namespace": inside.name, "trigger": trigger}
             options = pulumi.ResourceOptions(parent=self, depends_on=waits)
             waits = [InjectionReady(f"{name}-ready", cast(InjectionReadyArgs, proof), options)]
         meshed = pulumi.ResourceOptions(parent=self, depends_on=waits)
         # Its pods are patched by the webhook, so a change of the proxy's settings must roll them to reach them.
-        settings = hash_of(encode_config(injector_config(mesh)).decode())
+        settings = hash_of(injected)
         web, server = f"http://web.{MESHED}:{HTTP_PORT}/", f"tcp-server.{MESHED}:{TCP_PORT}"
         rate = str(mesh["demo"]["rate"])
         for app, module, replicas, port, environment in (

@@ -11,6 +11,7 @@ import sys
 import termios
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Self
 
@@ -192,7 +193,7 @@ class Line:
             self.listener.settimeout(SECONDS)
 
 
-class Listening:
+class Listening(ABC):
     """An application's listener: each connection has a thread, and all of them end with the context."""
 
     def __init__(self, pod: Pod, port: int) -> None:
@@ -226,8 +227,9 @@ class Listening:
             self._open.append(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
+    @abstractmethod
     def _serve(self, connection: socket.socket) -> None:
-        raise NotImplementedError
+        """Talk over one connection, in a thread of its own."""
 
 
 class App(Listening):
