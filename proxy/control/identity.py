@@ -39,6 +39,9 @@ CLOCK_SECONDS: Final = 60.0
 nothing of a clock that is set: certificates end all the same."""
 REPORT_WITHIN: Final = 10.0
 """Seconds within which a changed trust bundle leads to a Certify, which reports its hash."""
+STALE_ISSUER_PAUSES: Final = (60.0, 120.0)
+"""Seconds, and up to half as many more, after which one asks again for a certificate of another issuer once the bundle
+changed: a kubelet brings identity its new issuer within about a minute and a half, be it after this pod its bundle."""
 WAITING_NOTICE: Final = 15.0
 """Seconds between two log lines that say that there is no identity yet."""
 
@@ -101,6 +104,8 @@ class Identity:
         self._hurry = asyncio.Event()
         self._pair: KeyPair | None = None
         self._loaded_bundle = ""
+        self._issuer_before: tuple[bytes, ...] = ()
+        self._pauses: tuple[float, ...] = ()
         self.certificate: Certificate | None = None
         self.refreshed_at = 0.0
         self.refreshes_ok = 0
@@ -159,7 +164,12 @@ class Identity:
         remaining = (self.certificate.valid_until if self.certificate else 0) - self._now()
         if remaining <= 0:
             self._log.warning("certificate is already over: is this node's clock right?", identity=self.name)
-        return refresh_delay(remaining, self._min_refresh, self._max_refresh, self._dice())
+        delay = refresh_delay(remaining, self._min_refresh, self._max_refresh, self._dice())
+        if not self._pauses:
+            return delay
+        pause, *others = self._pauses
+        self._pauses = tuple(others)
+        return min(delay, pause * (1 + self._dice() / 2))
 
     def _pause(self, first: Backoff, renewal: Backoff) -> float:
         """Seconds until the next try after one that failed."""
@@ -205,6 +215,8 @@ class Identity:
             # One call a day is no reason to hold a connection that a thousand other pods hold too.
             self._client.disconnect()
         self.certificate = certificate
+        if certificate.chain[1:] != self._issuer_before:
+            self._pauses = ()
         self.refreshed_at = self._now()
         self.refreshes_ok += 1
         self._log.info("certificate loaded", identity=self.name, valid_until=certificate.valid_until)
@@ -241,6 +253,7 @@ class Identity:
             # Our leaf's anchor is not among them: a new leaf may be of an issuer that is. Until then the old anchors
             # stay.
             self._log.warning("trust bundle does not fit our certificate", sha256=bundle.sha256, why=error)
+        self._issuer_before, self._pauses = self.certificate.chain[1:], STALE_ISSUER_PAUSES
         self._hurry.set()
 
     def families(self) -> list[tuple[str, str, str, list[tuple[tuple[tuple[str, str], ...], float]]]]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,11 +162,13 @@ def _read(path: Path) -> bytes:
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    with subprocess.Popen(["unshare", "--net", "sleep", "3600"]) as holder:
+def sandbox() -> Iterator[Sandbox]:
+    # pytest's own folder may be too deep for the address of a Unix socket.
+    folder = tempfile.TemporaryDirectory(prefix="tulle-")
+    with folder, subprocess.Popen(["unshare", "--net", "sleep", "3600"]) as holder:
         machine = os.readlink("/proc/self/ns/net")
         until("a network of its own", lambda: os.readlink(f"/proc/{holder.pid}/ns/net") != machine, 10)
-        made = Sandbox(tmp_path, holder.pid)
+        made = Sandbox(Path(folder.name), holder.pid)
         made.run("ip", "link", "set", "lo", "up")
         try:
             yield made

@@ -112,6 +112,13 @@ class TestRemembered:
         role = f"look_role={COLLECTION / 'roles/cluster'}"
         assert playbook(look, "-e", role, "-e", "cluster_port_api=7443", TULLE_STATE=str(state)).returncode == 0
 
+    def test_a_state_folder_too_deep_for_a_socket_is_refused(self, look: Path) -> None:
+        deep = look.parent / ("a" * (108 - len(f"{look.parent}//run/containerd/containerd.sock")))
+        done = playbook(look, TULLE_STATE=str(deep))
+        assert done.returncode != 0
+        assert f"cluster_state_dir is {deep}, 1 characters too long" in message(done)
+        assert "set TULLE_STATE to a shorter path" in message(done)
+
     @pytest.mark.parametrize("given", ["cluster_prot_api=7443", "cluster_port_api"])
     def test_a_name_that_is_none_is_refused(self, given: str) -> None:
         command = ["make", "--no-print-directory", "--assume-old=setup", "cluster", f"CLUSTER={given}"]

@@ -44,6 +44,8 @@ class Issuer:
         self.loaded: list[tuple[list[bytes], bytes, bytes]] = []
         self.refuses: set[bytes] = set()
         self.lifetime = 1000
+        self.old_issuer_until = 0
+        """How many requests are answered with a leaf of the issuer before."""
         self.now = 5000.0
         self.disconnects = 0
 
@@ -54,9 +56,12 @@ class Issuer:
             raise self.errors.pop(0)
         return api.CertifyResponse(
             leaf_certificate=b"leaf %d" % len(self.requests),
-            intermediate_certificates=[b"issuer"],
+            intermediate_certificates=[self.issuer()],
             valid_until=int(self.now) + self.lifetime,
         ).SerializeToString()
+
+    def issuer(self) -> bytes:
+        return b"issuer" if len(self.requests) <= self.old_issuer_until or self.old_issuer_until == 0 else b"new issuer"
 
     def disconnect(self) -> None:
         self.disconnects += 1
@@ -184,6 +189,26 @@ async def test_new_anchors_are_trusted_at_once_and_reported_soon(bench: Bench) -
         await until(lambda: len(bench.issuer.requests) == 2)
     assert bench.bundle.cell.value is not None
     assert bench.issuer.requests[1].trust_bundle_sha256 == bench.bundle.cell.value.sha256
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("old_issuer_until", "asked"),
+    [(0, 4), (1, 2), (2, 3), (3, 4), (4, 4)],
+    ids=["none to come", "there already", "after one pause", "after both", "too late to be waited for"],
+)
+async def test_new_anchors_are_a_reason_to_wait_for_another_issuer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, old_issuer_until: int, asked: int
+) -> None:
+    """Step two of a rotation: the kubelet brings the bundle here before it brings identity its issuer."""
+    monkeypatch.setattr(module, "STALE_ISSUER_PAUSES", (0.02, 0.03))
+    bench.issuer.old_issuer_until = old_issuer_until
+    async with bench:
+        await asyncio.wait_for(bench.identity.wait_ready(), 5)
+        swap(bench, PEM * 2)
+        await until(lambda: bench.identity.refreshes_ok == asked)
+        await asyncio.sleep(0.15)
+    assert bench.identity.refreshes_ok == asked
 
 
 @pytest.mark.asyncio
