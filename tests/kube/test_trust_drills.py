@@ -1,5 +1,8 @@
-"""Trust that renews itself under load on the real cluster: an issuer in its last third, which the keeper renews, and
-the webhook's certificate, which the injector does. No pod is restarted.
+"""Trust that changes under load on the real cluster: an issuer in its last third, which the keeper renews, the
+webhook's certificate, which the injector does, an anchor rotated in three steps and one replaced at once. Each step is
+an ordinary `up`, and no pod is restarted.
+
+Ends with the trust of the stack's own settings, and an anchor that is new.
 """
 
 import base64
@@ -22,34 +25,77 @@ from components.deploy.refs import Ref
 from components.forms import IMAGES
 from components.injector.certs import SECRET
 from components.injector.webhook_ca import LEAF_LIFE, Material, renew_leaf
-from components.trust import authority, objects
+from components.trust import authority, inspection, objects, rotation
+from components.trust.rotation import Trust
 from proxy.api import labels
 from tests.iac.kit import ROOT
 from tests.iac.tiny import target as local
 from tests.kit.cluster import MESH, Kube
 from tests.kit.waiting import until
-from tests.kube.test_outages import Load
+from tests.kube.test_outages import NEW, RATE, Load
 
 Json = dict[str, Any]
 AGE = 0.7
 """Of its life, that the issuer of the drill has behind it: it is in its last third, and the keeper has to act."""
 
 
+REPORT_SECONDS = 120
+"""Until proxies have reported a bundle: it takes a kubelet's round to reach them, two where the ConfigMap has to be
+copied first, and they spread their requests over ten seconds."""
+REISSUE_SECONDS = 300
+"""Until proxies have certificates of another issuer: those that had the bundle before identity had the issuer ask again
+after at most a minute and a half, and after three more."""
+RECOVERY_SECONDS = 300
+"""The same for an anchor that is replaced at once."""
+
+
 class Stack:
-    """The mesh as `make up` made it."""
+    """The mesh as `make up` made it, deployed again with other anchors: by the command, as its users do."""
 
     def __init__(self) -> None:
         self.cluster = Cluster(local())
         images = {name: Ledger(self.cluster, "tulle", "local").outputs["images"][name] for name in IMAGES}
         self.images = json.dumps(images)
 
+    def run(self, command: str, *options: str, **config: Any) -> subprocess.CompletedProcess[str]:
+        settings = {f"trust.{name}": json.dumps(value) for name, value in config.items()}
+        pairs = [f"{key}={value}" for key, value in {"images.refs": self.images, **settings}.items()]
+        argv = [sys.executable, "-m", "components.cli.main", command, "--stack", "local", *options]
+        argv += [text for pair in pairs for text in ("-c", pair)]
+        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
     def is_quiet(self) -> bool:
         """Whether the stack as its file has it would change nothing."""
-        command = [sys.executable, "-m", "components.cli.main", "preview", "--stack", "local", "-o", "json"]
-        command += ["-c", f"images.refs={self.images}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+        done = self.run("preview", "-o", "json")
         assert done.returncode == 0, done.stderr
         return {step["action"] for step in json.loads(done.stdout)["steps"]} == {"same"}
+
+    def up(self, **config: Any) -> None:
+        done = self.run("up", "--yes", **config)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def refused(self, **config: Any) -> str:
+        """Why this step may not be taken yet; a preview says so already."""
+        done = self.run("preview", **config)
+        assert done.returncode != 0, done.stdout
+        return " ".join(done.stderr.split())
+
+    def trust(self) -> Trust:
+        return inspection.live_trust(self.cluster, MESH)[0]
+
+    def waits(self, wanted: Trust) -> str | None:
+        """What the guard of the next step says."""
+        live, bundle = inspection.live_trust(self.cluster, MESH)
+        pods, told = inspection.running_pods(self.cluster, MESH), inspection.reported(self.cluster, MESH)
+        return rotation.refusal(live, wanted, bundle, pods, told)
+
+    def is_current(self) -> bool:
+        """Whether every running meshed pod has reported the bundle as it is now, and a certificate that leads to it."""
+        live, bundle = inspection.live_trust(self.cluster, MESH)
+        told = inspection.reported(self.cluster, MESH)
+        signer = live.signer[: len(next(iter(told.values())).anchor)] if told else ""
+        pods = inspection.running_pods(self.cluster, MESH)
+        return all(pod.uid in told and (told[pod.uid].bundle, told[pod.uid].anchor) == (bundle, signer) for pod in pods)
 
 
 @pytest.fixture
@@ -57,6 +103,9 @@ def stack(kube: Kube) -> Iterator[Stack]:
     made = Stack()
     assert made.is_quiet(), "what is deployed is not what this code declares"
     yield made
+    # Whatever became of the test, the mesh is left with the trust of its own settings.
+    if not made.is_quiet():
+        made.up(force=True)
     made.cluster.close()
 
 
@@ -112,6 +161,44 @@ def test_the_keeper_renews_an_issuer_under_load_and_the_next_up_shows_no_change(
     until("requests at the new pod", lambda: new <= load.answered_by(), 30)
     load.assert_clean(mark, time.monotonic() - begun)
     assert before <= lives(kube, MESH, labels.TRUST_NAMESPACE, load.namespace)
+
+
+@pytest.mark.timeout(1500)
+def test_an_anchor_is_rotated_in_three_steps_and_replaced_in_one(kube: Kube, stack: Stack, load: Load) -> None:
+    (old,) = stack.trust().anchors
+    before, mark, begun = lives(kube, MESH, labels.TRUST_NAMESPACE, load.namespace), load.mark(), time.monotonic()
+    stack.up(anchors=[1, 2], signer=1)
+    both = stack.trust().anchors
+    (new,) = both - {old}
+    # Nobody can have reported yet, and a missing report means stop.
+    assert "have not reported that they trust both anchors" in stack.refused(anchors=[1, 2], signer=2)
+    until("all trust both", lambda: stack.waits(Trust(both, new)) is None, REPORT_SECONDS, 1)
+    stack.up(anchors=[1, 2], signer=2)
+    assert stack.trust() == Trust(both, new)
+    assert "have not reported a certificate of an anchor that stays" in stack.refused(anchors=[2], signer=2)
+    switched = time.monotonic()
+    until("all have new certificates", lambda: stack.waits(Trust(frozenset({new}), new)) is None, REISSUE_SECONDS, 1)
+    print(f"all proxies had certificates of the new anchor after {time.monotonic() - switched:.0f} s")
+    stack.up(anchors=[2], signer=2)
+    assert stack.trust() == Trust(frozenset({new}), new)
+    until("all trust the new one alone", stack.is_current, REPORT_SECONDS, 1)
+    load.assert_clean(mark, time.monotonic() - begun)
+    assert before == lives(kube, MESH, labels.TRUST_NAMESPACE, load.namespace)
+    assert not [each.name for each in run_checks(kube, MESH) if each.status == "error"]
+    # And at once: the stack's own settings again, whatever anybody has reported.
+    mark, begun = load.mark(), time.monotonic()
+    stack.up(force=True)
+    until("all trust the third", stack.is_current, RECOVERY_SECONDS, 1)
+    took = time.monotonic() - begun
+    time.sleep(5)
+    seen = load.seen_since(mark)
+    print(f"replaced at once: {seen['failed']} of {seen['sent']} requests failed within {took:.0f} s: {seen['causes']}")
+    assert all(cause.startswith(("status 502", "status 503", "status 504")) for cause in seen["causes"]), seen
+    mark, begun = load.mark(), time.monotonic()
+    load.client.wait_for(ok=mark["ok"] + 10 * (RATE + NEW))
+    load.assert_clean(mark, time.monotonic() - begun)
+    assert before == lives(kube, MESH, labels.TRUST_NAMESPACE, load.namespace)
+    until("`tulle check` is content", lambda: not [f for f in run_checks(kube, MESH) if f.status == "error"], 60, 2)
 
 
 @pytest.mark.timeout(200)
