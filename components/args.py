@@ -166,6 +166,8 @@ class MeshSettings(TypedDict):
     """What it is called."""
     images: ImageSettings
     """What it runs."""
+    revisions: dict[str, ImageSettings]
+    """What further control planes run, by name."""
     replicas: int
     """Pods of each control-plane component."""
     meshed_namespaces: list[str]
@@ -216,6 +218,10 @@ class ComponentArgs(TypedDict):
     """The mesh namespace, once it exists."""
     after: list[pulumi.Resource]
     """What must exist before its pods start: a component's own depends_on does not reach its children."""
+    revision: NotRequired[str]
+    """Of which control plane it is a part, if not of the mesh's own."""
+    beside: NotRequired[list[pulumi.Resource]]
+    """Control planes that take over namespaces before the mesh's own lets go of them."""
 
 
 class MeshedNamespaceArgs(TypedDict):

@@ -15,12 +15,17 @@ from components.injector.config import KNOWN_OVERRIDES
 from proxy.api import labels
 
 IMAGES: Final = ("proxy", "control", "prometheus")
+REVISED: Final = ("proxy", "control")
+"""The images of a revision; all revisions share one Prometheus."""
 LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 DNS_LABEL: Final = "a DNS label (lower case, at most 63 characters)"
 _DOMAIN: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_TEXT: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _PROMETHEUS_DURATION: Final = re.compile(r"[1-9][0-9]*(ms|s|m|h|d|w|y)")
 _QUANTITY: Final = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi)?")
+_TAG: Final = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+_REFERENCE: Final = re.compile(r"\S+")
+_REVISION: Final = re.compile(r"[a-z]([-a-z0-9]{0,18}[a-z0-9])?")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 SHORTEST_LEAF: Final = 60.0
@@ -186,11 +191,35 @@ class Object:
 
 
 @dataclass(frozen=True, slots=True)
+class Revisions:
+    """Control planes by name."""
+
+    allowed: str = (
+        'an object of revisions, like {"canary": "0.2.0"} or {"canary": {"proxy": REFERENCE, "control": REFERENCE}}; '
+        "a name has at most 20 lower-case letters, digits and dashes"
+    )
+
+    def parse(self, text: str) -> dict[str, str | dict[str, str]]:
+        """A tag or two references by name."""
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError(text)
+        for name, item in value.items():
+            if not _REVISION.fullmatch(name):
+                raise ValueError(name)
+            is_tag = isinstance(item, str) and _TAG.fullmatch(item)
+            references = item.values() if isinstance(item, dict) and set(item) == set(REVISED) else ()
+            if not is_tag and not (references and all(_is_reference(each) for each in references)):
+                raise ValueError(json.dumps(item))
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class Labels:
     """Kubernetes labels of one's own."""
 
     allowed: str = (
-        "an object of Kubernetes labels, like {\"team\": \"shop\"}, and none of app, app.kubernetes.io/*, linkerd.io/* "
+        'an object of Kubernetes labels, like {"team": "shop"}, and none of app, app.kubernetes.io/*, linkerd.io/* '
         "or tulle.io/*"
     )
 
@@ -259,9 +288,10 @@ FORMS: Final[Mapping[str, Form]] = {
     ),
     "labels": Labels(),
     "images.registry": Text("a registry and path, like registry.example/tulle", re.compile(r"\S+")),
-    "images.tag": Text("an image tag", re.compile(r"\w[\w.-]{0,127}", re.ASCII)),
+    "images.tag": Text("an image tag", _TAG),
     "images.digests": Object(IMAGES, "digests (sha256: and 64 hexadecimal digits)", _DIGEST),
-    "images.refs": Object(IMAGES, "image references", re.compile(r"\S+")),
+    "images.refs": Object(IMAGES, "image references", _REFERENCE),
+    "revisions": Revisions(),
     "images.pullPolicy": Choice(("Always", "IfNotPresent", "Never")),
     "images.pullSecret": _SECRET,
     "trust.protect": Flag(),
@@ -323,6 +353,10 @@ def amount(quantity: str) -> float:
     scale = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30}
     digits = quantity.rstrip("mkKMGi")
     return float(digits) * scale.get(quantity[len(digits) :], 1.0)
+
+
+def _is_reference(value: object) -> bool:
+    return isinstance(value, str) and _REFERENCE.fullmatch(value) is not None
 
 
 def _refuse(text: str) -> Any:

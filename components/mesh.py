@@ -23,6 +23,7 @@ from components.identity.resource import Identity
 from components.injector.resource import Injector, MeshedNamespace, adopt_namespace
 from components.keeper.resource import Keeper
 from components.nodes.report import require_fit
+from components.revision.resource import Revisions
 from components.settings import read
 from components.telemetry.resource import Prometheus
 from components.trust.resource import CertificateAuthority
@@ -55,8 +56,20 @@ def kubernetes(name: str, cluster: ClusterSettings) -> k8s.Provider:
     )
 
 
+class Revision(pulumi.ComponentResource):
+    """A control plane beside the mesh's own: the same three, of another version, for namespaces that ask for it."""
+
+    def __init__(self, name: str, args: ComponentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("tulle:index:Revision", name, {}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        Identity(f"{name}-identity", args, child)
+        Destination(f"{name}-destination", args, child)
+        Injector(f"{name}-injector", args, child)
+        self.register_outputs({})
+
+
 class ControlPlane(pulumi.ComponentResource):
-    """Identity, destination and injector."""
+    """Identity, destination and injector; and revisions of them, where the stack has any."""
 
     def __init__(self, name: str, args: ComponentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:ControlPlane", name, {}, opts)
@@ -67,7 +80,10 @@ class ControlPlane(pulumi.ComponentResource):
         Identity(f"{name}-identity", args, child)
         Destination(f"{name}-destination", args, child)
         # Meshed workloads wait for it.
-        self.injector = Injector(f"{name}-injector", args, child)
+        revisions = [
+            Revision(f"{name}-{each}", {**args, "revision": each}, child) for each in sorted(args["mesh"]["revisions"])
+        ]
+        self.injector = Injector(f"{name}-injector", {**args, "beside": [*revisions]}, child)
         self.register_outputs({})
 
 
@@ -104,6 +120,8 @@ class Mesh(pulumi.ComponentResource):
             Keeper(f"{name}-keeper", trust, [authority], child)
         # Pods of the control plane mount the issuer and the bundle; a mount that fails is tried again ever more seldom.
         meshed: ComponentArgs = {"mesh": args, "namespace": mesh_namespace, "after": [authority]}
+        if not args["rendered"]:
+            meshed["after"].append(Revisions(f"{name}-revisions", args, child))
         control_plane = ControlPlane(f"{name}-control-plane", meshed, child)
         self.prometheus_url = pulumi.Output.from_input(args["telemetry"]["url"])
         prometheus: list[pulumi.Resource] = []

@@ -52,6 +52,7 @@ def parse(raw: Mapping[str, str], target: Target) -> MeshSettings:
             "cluster_domain": given["clusterDomain"],
         },
         "images": _images(given),
+        "revisions": {name: _revised(given, name) for name in given["revisions"]},
         "replicas": given["replicas"],
         "cni": {"enabled": given["cni.enabled"]},
         "meshed_namespaces": given["meshedNamespaces"],
@@ -167,6 +168,15 @@ def _images(given: Mapping[str, Any]) -> ImageSettings:
         "pull_policy": given["images.pullPolicy"],
         "pull_secret": given["images.pullSecret"],
     }
+
+
+def _revised(given: Mapping[str, Any], name: str) -> ImageSettings:
+    """The images of a revision: all else it shares with the mesh's own control plane."""
+    chosen = given["revisions"][name]
+    changed = {"images.tag": chosen, "images.digests": {}, "images.refs": {}} if isinstance(chosen, str) else {
+        "images.refs": {**given["images.refs"], **chosen}
+    }  # fmt: skip
+    return _images({**given, **changed})
 
 
 def _proxy(given: Mapping[str, Any]) -> ProxyDefaults:

@@ -13,10 +13,11 @@ import msgspec
 import pulumi
 import pulumi_kubernetes as k8s
 
-from components.args import MeshSettings
+from components.args import ImageSettings, MeshSettings
 from components.injector.config import KNOWN_OVERRIDES, InjectorConfig, ProxySettings, Resources
-from components.injector.control_plane import control_plane_pod, control_plane_settings
+from components.injector.control_plane import control_plane_pod, control_plane_settings, served_by
 from components.injector.patch import Owner, inject_pod
+from components.revision.names import named
 from proxy.api import labels
 
 ObjectMeta: TypeAlias = k8s.meta.v1.ObjectMetaArgsDict
@@ -59,7 +60,9 @@ class WorkloadArgs(TypedDict):
     after: list[pulumi.Resource]
     """What must exist before its pods start."""
     component: str
-    """Its name, which is also its service account's and so part of its identity."""
+    """What it is."""
+    revision: NotRequired[str]
+    """Of which control plane it is a part, if not of the mesh's own; then its name ends in it."""
     image: str
     """Its image."""
     command: list[str]
@@ -124,16 +127,27 @@ def _labelled(metadata: Mapping[str, Any], further: Mapping[str, str]) -> dict[s
     return {**metadata, "labels": pulumi.Output.from_input(own).apply(lambda found: {**further, **found})}
 
 
+def _labels(args: WorkloadArgs) -> dict[str, str]:
+    revision = args.get("revision", "")
+    own = labels_of(named(args["component"], revision))
+    return {**own, labels.REVISION: revision} if revision else own
+
+
 def hash_of(*texts: str) -> str:
     """A short hash, for annotations that roll pods."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
-def injector_config(mesh: MeshSettings) -> InjectorConfig:
-    """The injector's configuration; the control plane's own pods are patched with the same one."""
-    proxy, names, images = mesh["proxy"], mesh["names"], mesh["images"]
+def images_of(mesh: MeshSettings, revision: str) -> ImageSettings:
+    """What a control plane runs."""
+    return mesh["revisions"][revision] if revision else mesh["images"]
+
+
+def injector_config(mesh: MeshSettings, revision: str = "") -> InjectorConfig:
+    """The configuration of a control plane's injector; its own pods are patched with the same one."""
+    proxy, names, images = mesh["proxy"], mesh["names"], images_of(mesh, revision)
     everything = proxy["allowed_overrides"] == ["*"]
-    return InjectorConfig(
+    config = InjectorConfig(
         proxy=msgspec.convert(
             {
                 "image": images["proxy"],
@@ -167,6 +181,7 @@ def injector_config(mesh: MeshSettings) -> InjectorConfig:
         allowed_overrides=KNOWN_OVERRIDES if everything else tuple(proxy["allowed_overrides"]),
         exempt_namespaces=("kube-system", names["mesh_namespace"], names["trust_namespace"]),
     )
+    return served_by(config, revision) if revision else config
 
 
 class ControlWorkload(pulumi.ComponentResource):
@@ -175,8 +190,8 @@ class ControlWorkload(pulumi.ComponentResource):
     def __init__(self, name: str, args: WorkloadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:ControlWorkload", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        component, namespace = args["component"], args["namespace"]
-        metadata: ObjectMeta = {"name": component, "namespace": namespace, "labels": labels_of(component)}
+        component, namespace = named(args["component"], args.get("revision", "")), args["namespace"]
+        metadata: ObjectMeta = {"name": component, "namespace": namespace, "labels": _labels(args)}
         account = k8s.core.v1.ServiceAccount(
             f"{name}-account", metadata=metadata, automount_service_account_token=False, opts=child
         )
@@ -223,7 +238,8 @@ class ControlWorkload(pulumi.ComponentResource):
 
     def _grants(self, name: str, args: WorkloadArgs, metadata: ObjectMeta) -> list[pulumi.Resource]:
         child = pulumi.ResourceOptions(parent=self)
-        component, mesh_namespace = args["component"], args["mesh"]["names"]["mesh_namespace"]
+        component = named(args["component"], args.get("revision", ""))
+        mesh_namespace = args["mesh"]["names"]["mesh_namespace"]
         subject: k8s.rbac.v1.SubjectArgsDict = {
             "kind": "ServiceAccount",
             "name": component,
@@ -233,8 +249,8 @@ class ControlWorkload(pulumi.ComponentResource):
         if rules := args.get("cluster_rules"):
             # Cluster-wide names carry the mesh's, so that two meshes in one cluster do not share them.
             cluster_name = f"tulle-{mesh_namespace}-{component}"
-            named: ObjectMeta = {"name": cluster_name, "labels": labels_of(component)}
-            role = k8s.rbac.v1.ClusterRole(f"{name}-cluster-role", metadata=named, rules=rules, opts=child)
+            metadata_of_role: ObjectMeta = {"name": cluster_name, "labels": _labels(args)}
+            role = k8s.rbac.v1.ClusterRole(f"{name}-cluster-role", metadata=metadata_of_role, rules=rules, opts=child)
             reference: k8s.rbac.v1.RoleRefArgsDict = {
                 "api_group": "rbac.authorization.k8s.io",
                 "kind": "ClusterRole",
@@ -243,7 +259,11 @@ class ControlWorkload(pulumi.ComponentResource):
             depends = pulumi.ResourceOptions(parent=self, depends_on=[role])
             bindings.append(
                 k8s.rbac.v1.ClusterRoleBinding(
-                    f"{name}-cluster-binding", metadata=named, role_ref=reference, subjects=[subject], opts=depends
+                    f"{name}-cluster-binding",
+                    metadata=metadata_of_role,
+                    role_ref=reference,
+                    subjects=[subject],
+                    opts=depends,
                 )
             )
         if rules := args.get("mesh_rules"):
@@ -260,8 +280,9 @@ class ControlWorkload(pulumi.ComponentResource):
 
 def pod_template(args: WorkloadArgs, replicas: int) -> dict[str, Any]:
     """The pod template with its proxy, in Kubernetes' own spelling."""
-    mesh, component = args["mesh"], args["component"]
-    images, config = mesh["images"], injector_config(mesh)
+    mesh, revision = args["mesh"], args.get("revision", "")
+    component = named(args["component"], revision)
+    images, config = images_of(mesh, revision), injector_config(mesh, revision)
     probes = {"live": "/live", "ready": "/ready", "port": "admin", **args.get("probes", {})}
     targets = {port["name"]: port["target"] for service in args["services"] for port in service["ports"]}
     if "probes" not in args:
@@ -293,12 +314,12 @@ def pod_template(args: WorkloadArgs, replicas: int) -> dict[str, Any]:
         **({"affinity": apart(component)} if replicas > 1 else {}),
     }
     annotations = {CONFIG_HASH: hash_of(args["config"])} if args.get("config") else {}
-    pod = {"metadata": {"labels": labels_of(component), "annotations": annotations}, "spec": spec}
+    pod = {"metadata": {"labels": _labels(args), "annotations": annotations}, "spec": spec}
     if policy := args.get("inbound_policy"):
-        settings = msgspec.structs.replace(control_plane_settings(config, component), inbound_policy=policy)
+        settings = msgspec.structs.replace(control_plane_settings(config, args["component"]), inbound_policy=policy)
         native = config.sidecar != "classic"
         return inject_pod(pod, config, settings, native=native, owner=Owner("deployment", component))
-    return control_plane_pod(pod, config, component)
+    return control_plane_pod(pod, config, args["component"], owner=component)
 
 
 def api_access() -> dict[str, Any]:

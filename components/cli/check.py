@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import click
@@ -21,6 +22,7 @@ from components.cli.workloads import is_live, is_meshed
 from components.deploy.errors import ClusterError
 from components.deploy.refs import Ref
 from components.injector.config import CONFIG_KEY, CONFIG_MAP, ConfigError, decode_config
+from components.revision.names import named
 from components.trust import reports
 from components.upgrade.survey import KINDS, survey
 from proxy.api import labels
@@ -58,6 +60,12 @@ class Facts:
     @property
     def meshed_namespaces(self) -> dict[str, Json]:
         return {name: item for name, item in self.namespaces.items() if _asks_for_mesh(item)}
+
+    @property
+    def revisions(self) -> list[str]:
+        """Those of the mesh's control planes, its own first, which is called ''."""
+        found = {(each["metadata"].get("labels") or {}).get(labels.REVISION, "") for each in self.deployments.values()}
+        return ["", *sorted(found - {""})]
 
 
 def _asks_for_mesh(namespace: Json) -> bool:
@@ -122,8 +130,11 @@ def run_checks(access: Access, mesh: str, clock: Callable[[], float] = time.time
         message = f"namespace {mesh} does not exist"
         yield Finding("mesh-installed", "error", message, "Run `tulle up`, or name the mesh's with --mesh-namespace.")
         return
-    for component in judge.CONTROL_PLANE:
-        yield judge.component_ready(component, facts.deployments.get(component))
+    for revision in facts.revisions:
+        for component in judge.CONTROL_PLANE:
+            name = named(component, revision)
+            yield judge.component_ready(name, facts.deployments.get(name))
+    yield from judge.revisions_asked_for(facts.namespaces.values(), facts.revisions)
     yield from _certificates(access, facts, mesh, clock())
     yield judge.webhook_configured(facts.webhooks, mesh)
     yield _trial(access, facts)
@@ -134,15 +145,17 @@ def run_checks(access: Access, mesh: str, clock: Callable[[], float] = time.time
 
 
 def _current(access: Access, facts: Facts, mesh: str) -> Iterator[Finding]:
-    found = access.get(Ref("v1", "ConfigMap", mesh, CONFIG_MAP))
-    try:
-        config = decode_config(str(((found or {}).get("data") or {}).get(CONFIG_KEY, "")).encode())
-    except ConfigError:
-        # Another release's, or none: what its pods would get is for that release to say.
-        return
+    configs = {}
+    for revision in facts.revisions:
+        found = access.get(Ref("v1", "ConfigMap", mesh, named(CONFIG_MAP, revision)))
+        try:
+            configs[revision] = decode_config(str(((found or {}).get("data") or {}).get(CONFIG_KEY, "")).encode())
+        except ConfigError:
+            # Another release's, or none: what its pods would get is for that release to say.
+            return
     workloads = [each for kind in KINDS.values() for each in access.list("apps/v1", kind)]
-    spaces = [name for name in facts.namespaces if name not in config.exempt_namespaces]
-    yield judge.proxies_current(survey(facts.pods, workloads, facts.namespaces.values(), config, spaces))
+    spaces = [name for name in facts.namespaces if name not in configs[""].exempt_namespaces]
+    yield judge.proxies_current(survey(facts.pods, workloads, facts.namespaces.values(), configs, spaces))
 
 
 def _certificates(access: Access, facts: Facts, mesh: str, now: float) -> Iterator[Finding]:
@@ -158,10 +171,13 @@ def _certificates(access: Access, facts: Facts, mesh: str, now: float) -> Iterat
         "issuer", "the issuer", lambda: _metrics_of(access, facts, "identity", mesh), ISSUER_EXPIRY, now, renewer,
         "See the log of Deployment trust, which renews it." if facts.keeper else "Bring another one.", ISSUER_LIFE,
     )  # fmt: skip
-    yield _reported(
-        "webhook-certificate", "the webhook's certificate", lambda: _metrics_of(access, facts, "injector", mesh),
-        WEBHOOK_EXPIRY, now, "renewed by the injector", "See the injector's log.",
-    )  # fmt: skip
+    for revision in facts.revisions:
+        injector = named("injector", revision)
+        yield _reported(
+            named("webhook-certificate", revision), "the webhook's certificate",
+            partial(_metrics_of, access, facts, injector, mesh), WEBHOOK_EXPIRY, now, "renewed by the injector",
+            f"See the log of Deployment {injector}.",
+        )  # fmt: skip
 
 
 def _reported(

@@ -100,21 +100,22 @@ def _manual_change(options: Globals, config_file: str | None, default_namespace:
     """The webhook's decision and patch, with what it would know of namespaces and of the API server's version."""
     from components.injector.config import ConfigError, decode_config
     from components.injector.decide import Namespace
+    from components.revision.names import revision_of
 
     namespaces: dict[str, Any] = {}
     native = True
     if config_file is not None:
-        raw = Path(config_file).read_bytes()
+        raw = {"": Path(config_file).read_bytes()}
     else:
         from components.cli.access import Access
         from components.cli.target import find_target
 
         access = Access(find_target(options.kubeconfig, options.context))
-        raw = injector_config(access, options.mesh_namespace)
+        raw = injector_configs(access, options.mesh_namespace)
         native = supports_native(access.request("GET", "/version"))
         namespaces = {item["metadata"]["name"]: item["metadata"] for item in access.list("v1", "Namespace")}
     try:
-        config = decode_config(raw)
+        configs = {revision: decode_config(text) for revision, text in raw.items()}
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
 
@@ -122,7 +123,7 @@ def _manual_change(options: Globals, config_file: str | None, default_namespace:
         name = (document.get("metadata") or {}).get("namespace") or default_namespace
         metadata = namespaces.get(name, {})
         namespace = Namespace(name, metadata.get("annotations") or {}, metadata.get("labels") or {})
-        return inject_manually(document, namespace, config, native)
+        return inject_manually(document, namespace, configs[revision_of({"metadata": metadata}, configs)], native)
 
     return change
 
@@ -151,16 +152,21 @@ def inject_manually(
     return documents.Outcome(what, f"skipped: {decision.message}")
 
 
-def injector_config(access: Any, mesh_namespace: str) -> bytes:
-    """The configuration that the cluster's injector runs with."""
-    for item in access.list("v1", "ConfigMap", mesh_namespace):
-        document = (item.get("data") or {}).get(CONFIG_KEY)
-        if document:
-            return str(document).encode()
-    raise click.ClickException(
-        f"namespace {mesh_namespace} has no ConfigMap with key {CONFIG_KEY}: is the mesh installed? "
-        "Without a cluster, give the file with --config"
-    )
+def injector_configs(access: Any, mesh_namespace: str) -> dict[str, bytes]:
+    """The configurations that the cluster's injectors run with, by revision; the mesh's own is ''."""
+    found = {
+        str((item.get("metadata", {}).get("labels") or {}).get(labels.REVISION, "")): str(
+            item["data"][CONFIG_KEY]
+        ).encode()
+        for item in access.list("v1", "ConfigMap", mesh_namespace)
+        if CONFIG_KEY in (item.get("data") or {})
+    }
+    if "" not in found:
+        raise click.ClickException(
+            f"namespace {mesh_namespace} has no ConfigMap with key {CONFIG_KEY}: is the mesh installed? "
+            "Without a cluster, give the file with --config"
+        )
+    return found
 
 
 def supports_native(version: Any) -> bool:

@@ -1,6 +1,6 @@
 """What `tulle check` makes of what it found: pure. Facts in, findings out, each with the way out of what is wrong."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -154,6 +154,21 @@ def leaf_life(expiries: Mapping[tuple[str, str], float], lives: Mapping[tuple[st
     (space, pod), moment = min(expiries.items(), key=lambda item: item[1])
     first = f"first to expire is {space}/{pod} in {duration(moment - now)}"
     return Finding(name, "ok", f"{len(expiries)} valid, {first}; each proxy renews its own")
+
+
+def revisions_asked_for(namespaces: Iterable[Json], revisions: Collection[str]) -> Iterator[Finding]:
+    """Which namespaces ask for a revision, and whether it is there; nothing where none does."""
+    asked = {str(each["metadata"]["name"]): (each["metadata"].get("labels") or {}) for each in namespaces}
+    asked = {name: given[labels.REVISION] for name, given in asked.items() if labels.REVISION in given}
+    missing = [f"{name} ({wanted})" for name, wanted in sorted(asked.items()) if wanted not in revisions]
+    if missing:
+        words = "there is no revision as these namespaces ask for, so the mesh's own control plane serves them: "
+        hint = f"Declare it in the stack's `revisions`, or take the label {labels.REVISION} away."
+        yield Finding("revisions", "warning", words + some(missing), hint)
+    elif asked:
+        yield Finding(
+            "revisions", "ok", f"served by revisions: {some([f'{n} ({r})' for n, r in sorted(asked.items())])}"
+        )
 
 
 def webhook_configured(configurations: Iterable[Json], mesh_namespace: str) -> Finding:

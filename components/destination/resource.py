@@ -6,7 +6,8 @@ import pulumi
 
 from components.args import ComponentArgs
 from components.external.resource import GROUP
-from components.workload import ControlWorkload
+from components.revision.names import named
+from components.workload import ControlWorkload, images_of
 from proxy.api import labels
 
 
@@ -18,7 +19,7 @@ class Destination(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ComponentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:Destination", name, {}, opts)
-        mesh = args["mesh"]
+        mesh, revision = args["mesh"], args.get("revision", "")
         names, port = mesh["names"], labels.DESTINATION_PORT
         read = ["list", "watch"]
         self.workload = ControlWorkload(
@@ -28,7 +29,8 @@ class Destination(pulumi.ComponentResource):
                 "namespace": args["namespace"],
                 "after": args["after"],
                 "component": "destination",
-                "image": mesh["images"]["control"],
+                "revision": revision,
+                "image": images_of(mesh, revision)["control"],
                 "command": [
                     "python3",
                     "-m",
@@ -40,7 +42,7 @@ class Destination(pulumi.ComponentResource):
                 ],
                 "services": [
                     {
-                        "name": "destination-headless",
+                        "name": f"{named('destination', revision)}-headless",
                         "headless": True,
                         "ports": [{"name": "grpc", "port": port, "target": port}],
                     }

@@ -4,8 +4,9 @@ import pulumi
 
 from components.args import ComponentArgs
 from components.external.resource import GROUP
+from components.revision.names import named
 from components.trust import reports
-from components.workload import ControlWorkload
+from components.workload import ControlWorkload, images_of
 from proxy.api import labels
 
 ISSUER_DIR = "/var/run/tulle/issuer"
@@ -20,7 +21,7 @@ class Identity(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ComponentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:Identity", name, {}, opts)
-        mesh = args["mesh"]
+        mesh, revision = args["mesh"], args.get("revision", "")
         names = mesh["names"]
         port = labels.IDENTITY_PORT
         issuer = mesh["trust"]["issuer_secret"] or labels.ISSUER_SECRET
@@ -31,7 +32,8 @@ class Identity(pulumi.ComponentResource):
                 "namespace": args["namespace"],
                 "after": args["after"],
                 "component": "identity",
-                "image": mesh["images"]["control"],
+                "revision": revision,
+                "image": images_of(mesh, revision)["control"],
                 "command": [
                     "python3",
                     "-m",
@@ -44,7 +46,7 @@ class Identity(pulumi.ComponentResource):
                 ],
                 "services": [
                     {
-                        "name": "identity-headless",
+                        "name": f"{named('identity', revision)}-headless",
                         "headless": True,
                         "ports": [{"name": "grpc", "port": port, "target": port}],
                     }

@@ -13,7 +13,7 @@ import structlog
 import uvicorn
 
 from components.injector.bundle import TrustBundle
-from components.injector.certs import WebhookCertificates, server_context
+from components.injector.certs import SECRET, WebhookCertificates, server_context, webhook_reflector
 from components.injector.configuration import ConfigFile
 from components.injector.namespaces import Namespaces
 from components.injector.owners import OwnerEvents
@@ -21,11 +21,14 @@ from components.injector.webhook import ServerVersion, Webhook
 from components.kube.client import Kube, KubeError
 from components.kube.events import Recorder
 from components.kube.leader import Leader
+from components.revision.names import named
 from components.serving import AdminServer, StartupError, configure_logging, parse_address, run, until
 from proxy.api import labels
 
-CONFIGURATIONS = ("tulle-injector", "tulle-injector-annotated")
-"""The webhook configurations whose `caBundle` is written here; the stack declares the rest of them."""
+CONFIGURATION = "tulle-injector"
+"""The mesh's own webhook configuration. To it belong the copies of the trust bundle, whichever injector made them: they
+outlive a revision.
+"""
 LINGER_SECONDS = 3.0
 """After SIGTERM the webhook is answered for this long, until no API server sends here any more: a refusal would be a
 lost pod.
@@ -51,14 +54,17 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--name", default=os.environ.get("HOSTNAME") or socket.gethostname(), help="who we are in the lease"
     )
-    parser.add_argument("--webhook-configurations", default=",".join(CONFIGURATIONS))
+    parser.add_argument(
+        "--webhook-configurations", default=CONFIGURATION, help="whose caBundle is written; the stack declares the rest"
+    )
+    parser.add_argument("--revision", default="", help="of which control plane this is, if not of the mesh's own")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     return parser.parse_args(arguments)
 
 
-def webhook_names(mesh_namespace: str, cluster_domain: str) -> tuple[str, ...]:
+def webhook_names(mesh_namespace: str, cluster_domain: str, revision: str = "") -> tuple[str, ...]:
     """What the API server may call the webhook."""
-    service = f"injector.{mesh_namespace}.svc"
+    service = f"{named('injector', revision)}.{mesh_namespace}.svc"
     return (service, f"{service}.{cluster_domain}")
 
 
@@ -68,11 +74,18 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     kube = Kube.connect()
     context = server_context()
     namespaces = Namespaces(kube, lambda: config.current.exempt_namespaces)
-    names = webhook_names(options.mesh_namespace, config.current.cluster_domain)
+    names = webhook_names(options.mesh_namespace, config.current.cluster_domain, options.revision)
     configurations = tuple(filter(None, options.webhook_configurations.split(",")))
-    certificates = WebhookCertificates(kube, options.mesh_namespace, names, configurations, context)
-    bundle = TrustBundle(kube, options.mesh_namespace, namespaces, certificates.webhook_uid)
-    namespaces.on_change = certificates.on_webhook = bundle.wake
+    secret = named(SECRET, options.revision)
+    certificates = WebhookCertificates(kube, options.mesh_namespace, names, configurations, context, secret)
+    owner = webhook_reflector(kube, CONFIGURATION, lambda _, __: bundle.wake())
+    bundle = TrustBundle(
+        kube,
+        options.mesh_namespace,
+        namespaces,
+        lambda: next(((n, o.metadata.uid) for n, o in owner.objects.items()), None),
+    )
+    namespaces.on_change = bundle.wake
     recorder = Recorder(kube, "tulle-injector")
     owners = OwnerEvents(kube, recorder)
     version = ServerVersion()
@@ -83,7 +96,7 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
             group.create_task(certificates.lead())
             group.create_task(bundle.lead())
 
-    leader = Leader(kube, "tulle-injector", options.mesh_namespace, options.name, lead)
+    leader = Leader(kube, named("tulle-injector", options.revision), options.mesh_namespace, options.name, lead)
     waited_for = {
         "the webhook's certificate": certificates.loaded,
         "namespaces": namespaces.synced,
@@ -131,6 +144,7 @@ async def serve(options: argparse.Namespace, stop: asyncio.Event) -> None:
     tasks = (
         namespaces.run(),
         certificates.run(),
+        owner.run(),
         bundle.run(),
         config.run(),
         recorder.run(),

@@ -73,6 +73,22 @@ def server_context() -> ssl.SSLContext:
     return context
 
 
+def webhook_reflector(
+    kube: Kube,
+    name: str,
+    handler: Callable[[WebhookConfiguration | None, WebhookConfiguration | None], None],
+) -> Reflector[str, WebhookConfiguration]:
+    """A copy of one MutatingWebhookConfiguration."""
+    return Reflector(
+        kube,
+        MUTATING_WEBHOOKS,
+        WebhookConfiguration,
+        lambda each: each.metadata.name,
+        handler,
+        selectors={"fieldSelector": f"metadata.name={name}"},
+    )
+
+
 class WebhookCertificates:
     """The certificate in use, and its upkeep."""
 
@@ -83,8 +99,10 @@ class WebhookCertificates:
         names: tuple[str, ...],
         configurations: tuple[str, ...],
         context: ssl.SSLContext,
+        secret: str = SECRET,
     ) -> None:
         self._kube = kube
+        self._secret = secret
         self._namespace = mesh_namespace
         self._names = names
         self._context = context
@@ -98,27 +116,11 @@ class WebhookCertificates:
             lambda each: each.metadata.name,
             self._on_secret,
             namespace=mesh_namespace,
-            selectors={"fieldSelector": f"metadata.name={SECRET}"},
+            selectors={"fieldSelector": f"metadata.name={secret}"},
         )
         self._webhooks: list[Reflector[str, WebhookConfiguration]] = [
-            Reflector(
-                kube,
-                MUTATING_WEBHOOKS,
-                WebhookConfiguration,
-                lambda each: each.metadata.name,
-                self._on_webhook,
-                selectors={"fieldSelector": f"metadata.name={name}"},
-            )
-            for name in configurations
+            webhook_reflector(kube, name, self._on_webhook) for name in configurations
         ]
-        self.on_webhook: Callable[[], None] = lambda: None
-
-    def webhook_uid(self) -> tuple[str, str] | None:
-        """Name and uid of a configuration that is there: what this mesh's copies in other namespaces belong to."""
-        for reflector in self._webhooks:
-            for name, configuration in reflector.objects.items():
-                return name, configuration.metadata.uid
-        return None
 
     async def run(self) -> None:
         """Follow the Secret and the configurations, for ever; make the Secret if nobody has yet."""
@@ -128,7 +130,7 @@ class WebhookCertificates:
                 group.create_task(reflector.run())
             await self._secrets.synced.wait()
             while not self.loaded.is_set():
-                if SECRET not in self._secrets.objects:
+                if self._secret not in self._secrets.objects:
                     await self._bootstrap()
                 await asyncio.sleep(0.2)
 
@@ -152,16 +154,16 @@ class WebhookCertificates:
         """The first replica makes the Secret, leader or not: nothing can be admitted before."""
         material = make_material(self._names, _now())
         try:
-            await self._kube.create(SECRETS, _body(material, self._namespace, None), self._namespace)
+            await self._kube.create(SECRETS, _body(self._secret, material, self._namespace, None), self._namespace)
         except KubeError as error:
             if not error.conflict:
                 self._log.warning("webhook_secret_failed", error=str(error))
             return
         RENEWALS.labels("ca").inc()
-        self._log.info("webhook_secret_made", secret=SECRET)
+        self._log.info("webhook_secret_made", secret=self._secret)
 
     async def _renew(self) -> None:
-        secret = self._secrets.objects.get(SECRET)
+        secret = self._secrets.objects.get(self._secret)
         if secret is None:
             if self._secrets.synced.is_set():
                 await self._bootstrap()
@@ -171,7 +173,7 @@ class WebhookCertificates:
             current: Material | None = _material(secret)
             what = due(_material(secret), self._names, now)
         except MaterialError as error:
-            self._log.error("webhook_secret_unusable", secret=SECRET, error=str(error))
+            self._log.error("webhook_secret_unusable", secret=self._secret, error=str(error))
             current, what = None, "ca"
         if what is None:
             return
@@ -182,12 +184,14 @@ class WebhookCertificates:
             # The API server must know the new CA before any replica shows a certificate of it.
             await self._write_bundle(material.ca_bundle)
         version = secret.metadata.resource_version
-        await self._kube.replace(SECRETS, _body(material, self._namespace, version), SECRET, self._namespace)
+        await self._kube.replace(
+            SECRETS, _body(self._secret, material, self._namespace, version), self._secret, self._namespace
+        )
         RENEWALS.labels(what).inc()
         self._log.info("webhook_certificate_renewed", what=what)
 
     async def _publish(self) -> None:
-        secret = self._secrets.objects.get(SECRET)
+        secret = self._secrets.objects.get(self._secret)
         if secret is None:
             return
         try:
@@ -214,14 +218,16 @@ class WebhookCertificates:
     def _on_secret(self, _: Secret | None, new: Secret | None) -> None:
         self._changed.set()
         if new is None:
-            self._log.error("webhook_secret_deleted", secret=SECRET, note="the certificate in use is kept")
+            self._log.error("webhook_secret_deleted", secret=self._secret, note="the certificate in use is kept")
             return
         try:
             material = _material(new)
             due(material, self._names, _now())
             load(self._context, material)
         except (MaterialError, ssl.SSLError) as error:
-            self._log.error("webhook_secret_unusable", secret=SECRET, error=str(error), note="the one in use is kept")
+            self._log.error(
+                "webhook_secret_unusable", secret=self._secret, error=str(error), note="the one in use is kept"
+            )
             return
         EXPIRY.set(expiry(material).timestamp())
         self._log.info("webhook_certificate_loaded", not_after=expiry(material).isoformat())
@@ -229,7 +235,6 @@ class WebhookCertificates:
 
     def _on_webhook(self, _: WebhookConfiguration | None, __: WebhookConfiguration | None) -> None:
         self._changed.set()
-        self.on_webhook()
 
 
 def load(context: ssl.SSLContext, material: Material) -> None:
@@ -251,12 +256,12 @@ def _material(secret: Secret) -> Material:
     return Material.from_data(data)
 
 
-def _body(material: Material, namespace: str, version: str | None) -> dict[str, Any]:
+def _body(name: str, material: Material, namespace: str, version: str | None) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": SECRET,
+            "name": name,
             "namespace": namespace,
             "labels": {"app.kubernetes.io/managed-by": MANAGER, "app.kubernetes.io/part-of": "tulle"},
             **({"resourceVersion": version} if version else {}),

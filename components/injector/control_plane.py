@@ -10,13 +10,32 @@ from typing import Any, Final
 import msgspec
 
 from components.injector.config import InjectorConfig, ProxySettings
-from components.injector.patch import Json, Owner, inject_pod
+from components.injector.patch import Json, Owner, component_identity, inject_pod, service_address
 from proxy.api import labels
 
 API_SERVER_PORTS: Final = "443,6443"
 """Control-plane processes speak to the API server past the proxy: its TLS is not the mesh's, and it must work before
 the mesh does.
 """
+
+
+def served_by(config: InjectorConfig, revision: str) -> InjectorConfig:
+    """The same configuration for proxies of a revision: they ask its identity and its destination.
+
+    Said with what any injector knows, so that one of another version reads it too.
+    """
+    identity, destination = f"identity-{revision}", f"destination-{revision}"
+    names = {
+        "IDENTITY_SVC_NAME": component_identity(config, identity),
+        "DESTINATION_SVC_NAME": component_identity(config, destination),
+    }
+    proxy = msgspec.structs.replace(
+        config.proxy,
+        identity_address=service_address(config, identity, labels.IDENTITY_PORT),
+        destination_address=service_address(config, destination, labels.DESTINATION_PORT),
+        extra_env={**config.proxy.extra_env, **names},
+    )
+    return msgspec.structs.replace(config, proxy=proxy)
 
 
 def control_plane_settings(config: InjectorConfig, component: str) -> ProxySettings:
@@ -38,11 +57,11 @@ def control_plane_settings(config: InjectorConfig, component: str) -> ProxySetti
 
 
 def control_plane_pod(
-    pod: Mapping[str, Any], config: InjectorConfig, component: str, *, native_supported: bool = True
+    pod: Mapping[str, Any], config: InjectorConfig, component: str, *, owner: str = "", native_supported: bool = True
 ) -> Json:
     """A component's pod template with its proxy: native where that can be, identity's classic, since it must start
-    beside its proxy.
+    beside its proxy. `owner` is its Deployment, where that is not called as the component is.
     """
     native = component != "identity" and native_supported and config.sidecar != "classic"
     settings = control_plane_settings(config, component)
-    return inject_pod(pod, config, settings, native=native, owner=Owner("deployment", component))
+    return inject_pod(pod, config, settings, native=native, owner=Owner("deployment", owner or component))

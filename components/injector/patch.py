@@ -230,10 +230,10 @@ def proxy_env(spec: Mapping[str, Any], config: InjectorConfig, settings: ProxySe
         "MESH_NAMESPACE": config.mesh_namespace,
         "TRUST_DOMAIN": config.trust_domain,
         **_listen_addresses(settings),
-        "IDENTITY_SVC_ADDR": settings.identity_address or _service(config, "identity", labels.IDENTITY_PORT),
+        "IDENTITY_SVC_ADDR": settings.identity_address or service_address(config, "identity", labels.IDENTITY_PORT),
         "IDENTITY_SVC_NAME": component_identity(config, "identity"),
         "DESTINATION_SVC_ADDR": settings.destination_address
-        or _service(config, "destination", labels.DESTINATION_PORT),
+        or service_address(config, "destination", labels.DESTINATION_PORT),
         "DESTINATION_SVC_NAME": component_identity(config, "destination"),
         "TRUST_BUNDLE_FILE": f"{labels.BUNDLE_DIR}/{labels.BUNDLE_KEY}",
         "TOKEN_FILE": f"{labels.TOKEN_DIR}/{labels.TOKEN_FILE}",
@@ -332,7 +332,8 @@ def component_identity(config: InjectorConfig, component: str) -> str:
     ).dns_name
 
 
-def _service(config: InjectorConfig, component: str, port: int) -> str:
+def service_address(config: InjectorConfig, component: str, port: int) -> str:
+    """`host:port` of a control-plane component's headless Service."""
     # The dot at the end makes the name absolute: without it the resolver tries each search domain first (ndots:5).
     return f"{component}-headless.{config.mesh_namespace}.svc.{config.cluster_domain}.:{port}"
 

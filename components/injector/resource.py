@@ -14,7 +14,8 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider,
 
 from components.args import ComponentArgs, InjectionReadyArgs, MeshedNamespaceArgs
 from components.injector.config import CONFIG_KEY, CONFIG_MAP, encode_config
-from components.workload import ControlWorkload, injector_config, labels_of
+from components.revision.names import named
+from components.workload import ControlWorkload, images_of, injector_config, labels_of
 from proxy.api import labels
 
 CONFIG_DIR = "/var/run/tulle/injector"
@@ -37,12 +38,14 @@ class Injector(pulumi.ComponentResource):
     def __init__(self, name: str, args: ComponentArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("tulle:index:Injector", name, {}, opts)
         child = pulumi.ResourceOptions(parent=self)
-        mesh = args["mesh"]
+        mesh, revision = args["mesh"], args.get("revision", "")
         names = mesh["names"]
-        config = encode_config(injector_config(mesh)).decode()
+        config = encode_config(injector_config(mesh, revision)).decode()
+        config_map_name, webhooks = named(CONFIG_MAP, revision), named(WEBHOOKS, revision)
+        own = {**labels_of(named("injector", revision)), **({labels.REVISION: revision} if revision else {})}
         config_map = k8s.core.v1.ConfigMap(
             f"{name}-config",
-            metadata={"name": CONFIG_MAP, "namespace": args["namespace"], "labels": labels_of("injector")},
+            metadata={"name": config_map_name, "namespace": args["namespace"], "labels": own},
             data={CONFIG_KEY: config},
             opts=child,
         )
@@ -53,26 +56,28 @@ class Injector(pulumi.ComponentResource):
                 "namespace": args["namespace"],
                 "after": [*args["after"], config_map],
                 "component": "injector",
-                "image": mesh["images"]["control"],
+                "revision": revision,
+                "image": images_of(mesh, revision)["control"],
                 "command": [
                     "python3",
                     "-m",
                     "components.injector",
                     f"--mesh-namespace={names['mesh_namespace']}",
                     f"--config={CONFIG_DIR}/{CONFIG_KEY}",
-                    f"--webhook-configurations={WEBHOOKS}",
+                    f"--webhook-configurations={webhooks}",
+                    *([f"--revision={revision}"] if revision else []),
                 ],
                 "services": [
                     {
-                        "name": "injector",
+                        "name": named("injector", revision),
                         "headless": False,
                         "ports": [{"name": "webhook", "port": 443, "target": labels.INJECTOR_PORT}],
                     }
                 ],
                 "config": config,
-                "cluster_rules": _cluster_rules(),
-                "mesh_rules": _mesh_rules(),
-                "volumes": [{"name": "config", "configMap": {"name": CONFIG_MAP}}],
+                "cluster_rules": _cluster_rules(revision),
+                "mesh_rules": _mesh_rules(revision),
+                "volumes": [{"name": "config", "configMap": {"name": config_map_name}}],
                 "mounts": [{"name": "config", "mountPath": CONFIG_DIR, "readOnly": True}],
             },
             pulumi.ResourceOptions(parent=self),
@@ -81,9 +86,10 @@ class Injector(pulumi.ComponentResource):
         # After the Deployment is ready: a webhook with failurePolicy Fail and nobody behind it stops its namespaces.
         self.webhooks = k8s.admissionregistration.v1.MutatingWebhookConfiguration(
             f"{name}-webhooks",
-            metadata={"name": WEBHOOKS, "labels": labels_of("injector")},
+            metadata={"name": webhooks, "labels": own},
             webhooks=[_webhook(args, exempt, meshed=True), _webhook(args, exempt, meshed=False)],
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.workload]),
+            # And after the revisions: a namespace that goes over to one is never without a webhook.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.workload, *args.get("beside", [])]),
         )
         self.register_outputs({})
 
@@ -194,11 +200,26 @@ def _webhook(
         "operator": "In" if meshed else "NotIn",
         "values": ["enabled"],
     }
+    revision, others = args.get("revision", ""), sorted(args["mesh"]["revisions"])
+    served: list[k8s.meta.v1.LabelSelectorRequirementArgsDict] = []
+    if revision or others:
+        served.append(
+            {
+                "key": labels.REVISION,
+                "operator": "In" if revision else "NotIn",
+                "values": [revision] if revision else others,
+            }
+        )
     return {
         "name": f"{'meshed' if meshed else 'annotated'}.injector.tulle.io",
         "admission_review_versions": ["v1"],
         "client_config": {
-            "service": {"name": "injector", "namespace": args["namespace"], "path": INJECT_PATH, "port": 443}
+            "service": {
+                "name": named("injector", revision),
+                "namespace": args["namespace"],
+                "path": INJECT_PATH,
+                "port": 443,
+            }
         },
         # A pod of a meshed namespace must not slip in without its proxy; elsewhere a broken mesh must not stop anyone.
         "failure_policy": "Fail" if meshed else "Ignore",
@@ -206,6 +227,7 @@ def _webhook(
         "namespace_selector": {
             "match_expressions": [
                 label,
+                *served,
                 {"key": labels.ADMISSION_EXEMPT, "operator": "NotIn", "values": ["disabled"]},
                 {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": exempt},
             ]
@@ -225,9 +247,9 @@ def _webhook(
     }
 
 
-def _cluster_rules() -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
+def _cluster_rules(revision: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
     read = ["get", "list", "watch"]
-    return [
+    rules: list[k8s.rbac.v1.PolicyRuleArgsDict] = [
         {"api_groups": [""], "resources": ["namespaces"], "verbs": read},
         # Copies of the trust bundle, in any namespace that has meshed pods; a create cannot be limited by name.
         {"api_groups": [""], "resources": ["configmaps"], "verbs": ["create"]},
@@ -243,26 +265,34 @@ def _cluster_rules() -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
         {
             "api_groups": ["admissionregistration.k8s.io"],
             "resources": ["mutatingwebhookconfigurations"],
-            "resource_names": [WEBHOOKS],
+            "resource_names": [named(WEBHOOKS, revision)],
             "verbs": [*read, "patch"],
         },
     ]
+    # To it belong all copies of the trust bundle, so that they outlive a revision.
+    own: k8s.rbac.v1.PolicyRuleArgsDict = {
+        "api_groups": ["admissionregistration.k8s.io"],
+        "resources": ["mutatingwebhookconfigurations"],
+        "resource_names": [WEBHOOKS],
+        "verbs": read,
+    }
+    return [*rules, own] if revision else rules
 
 
-def _mesh_rules() -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
+def _mesh_rules(revision: str) -> list[k8s.rbac.v1.PolicyRuleArgsDict]:
     return [
         {"api_groups": [""], "resources": ["secrets"], "verbs": ["create"]},
         {
             "api_groups": [""],
             "resources": ["secrets"],
-            "resource_names": ["tulle-injector-tls"],
+            "resource_names": [named("tulle-injector-tls", revision)],
             "verbs": ["get", "list", "watch", "update"],
         },
         {"api_groups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
         {
             "api_groups": ["coordination.k8s.io"],
             "resources": ["leases"],
-            "resource_names": ["tulle-injector"],
+            "resource_names": [named("tulle-injector", revision)],
             "verbs": ["get", "update"],
         },
     ]

@@ -2,7 +2,7 @@
 them to `Pulumi.yaml`. All are plain: they are checked together before anything is declared, as a stack's config is.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class MeshArgs(TypedDict):
@@ -43,6 +43,10 @@ class MeshArgs(TypedDict):
     """Digest (sha256:...) by image name; pins that image whatever the tag says. Default: {}."""
     images_refs: NotRequired[dict[str, str]]
     """Full reference by image name; overrides registry, tag and digest. Default: {}."""
+    revisions: NotRequired[dict[str, Any]]
+    """Control planes beside the mesh's own, by name: a tag, or references of the images proxy and control.
+    Default: {}.
+    """
     images_pull_policy: NotRequired[str]
     """When nodes pull an image (Always, IfNotPresent or Never). Default: "IfNotPresent"."""
     images_pull_secret: NotRequired[str]

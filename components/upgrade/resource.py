@@ -34,8 +34,10 @@ class DataPlaneProvider(ResourceProvider):
         return UpdateResult(dict(props))
 
     def diff(self, _id: str, olds: dict[str, Any], news: dict[str, Any]) -> DiffResult:
-        """Another image is what there is to do; how it is brought is no state."""
-        return DiffResult(changes=olds.get("image") != news.get("image"))
+        """Other images are what there is to do; how they are brought is no state."""
+        # Recorded before there were revisions, it has none.
+        before, now = ((each.get("image"), each.get("revisions") or {}) for each in (olds, news))
+        return DiffResult(changes=before != now)
 
 
 class DataPlane(Resource, module="tulle", name="DataPlane"):

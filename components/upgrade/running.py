@@ -16,6 +16,7 @@ from components.deploy.cluster import Cluster
 from components.deploy.errors import DeployError, NotReadyError, StoppedError
 from components.deploy.refs import Ref
 from components.injector.config import CONFIG_KEY, CONFIG_MAP, ConfigError, InjectorConfig, decode_config
+from components.revision.names import named
 from components.upgrade import record as records
 from components.upgrade.record import Record
 from components.upgrade.settings import Settings
@@ -90,9 +91,9 @@ class Upgrade:
 
     def run(self) -> Outcome:
         """Restart wave by wave until no proxy is older; raises DeployError where it stops, keeping what is done."""
-        config = self._control_plane()
+        configs = self._control_plane()
         restarted: list[Workload] = []
-        found = self._survey(config)
+        found = self._survey(configs)
         record = self._begin(found)
         if record is None:
             return Outcome((), found)
@@ -116,13 +117,13 @@ class Upgrade:
                 self._wait(record, workload)
             restarted += wave.workloads
             record = self._watch(record, wave.namespace)
-            found = self._survey(config)
+            found = self._survey(configs)
             stuck = set(restarted) & set(found.outdated)
             if stuck:
                 odd = min(stuck)
                 raise self._stopped(
                     record,
-                    f"{odd} in {odd.namespace} was restarted, but its new pods do not run {config.proxy.image}",
+                    f"{odd} in {odd.namespace} was restarted, but its new pods do not run what its injector gives",
                     "See who changes the pods' proxy (another webhook, or an image pinned by annotation).",
                 )
         self._write(replace(record, state=records.DONE, reason="", current=""))
@@ -139,36 +140,42 @@ class Upgrade:
             return None
         return self._write(Record(self._settings.image, datetime.now(UTC).isoformat(timespec="seconds")))
 
-    def _control_plane(self) -> InjectorConfig:
-        """The injector's configuration, once it is the stack's and the control plane runs with it."""
-        namespace, wanted = self._settings.mesh_namespace, self._settings.image
+    def _control_plane(self) -> dict[str, InjectorConfig]:
+        """The injectors' configurations by revision, once they are the stack's and the control planes run with them."""
+        images = {"": self._settings.image, **self._settings.revisions}
+        return {revision: self._configuration(revision, image) for revision, image in images.items()}
+
+    def _configuration(self, revision: str, wanted: str) -> InjectorConfig:
+        namespace, config_map = self._settings.mesh_namespace, named(CONFIG_MAP, revision)
         up = "Run `tulle up` (or `pulumi up`) first: the control plane comes before the data plane."
-        found = self._cluster.get(Ref("v1", "ConfigMap", namespace, CONFIG_MAP))
+        found = self._cluster.get(Ref("v1", "ConfigMap", namespace, config_map))
         if found is None:
-            raise DeployError(f"there is no mesh in namespace {namespace}", up)
+            what = f"revision {revision}" if revision else "mesh"
+            raise DeployError(f"there is no {what} in namespace {namespace}", up)
         try:
             config = decode_config(found["data"][CONFIG_KEY].encode())
         except (KeyError, ConfigError) as error:
-            raise DeployError(f"ConfigMap {namespace}/{CONFIG_MAP} cannot be read: {error}", up) from error
+            raise DeployError(f"ConfigMap {namespace}/{config_map} cannot be read: {error}", up) from error
         if config.proxy.image != wanted:
             raise DeployError(
                 f"the injector gives pods proxy {config.proxy.image}, but the stack declares {wanted}", up
             )
-        for name in CONTROL_PLANE:
+        for component in CONTROL_PLANE:
+            name = named(component, revision)
             live = self._cluster.get(Ref("apps/v1", "Deployment", namespace, name))
             verdict = readiness.Waiting("it is not there") if live is None else readiness.judge(live)
             if not isinstance(verdict, readiness.Ready):
                 raise DeployError(f"Deployment {namespace}/{name} is not ready: {verdict.reason}", up)
         return config
 
-    def _survey(self, config: InjectorConfig) -> Survey:
+    def _survey(self, configs: Mapping[str, InjectorConfig]) -> Survey:
         workloads: list[dict[str, Any]] = []
         pods: list[dict[str, Any]] = []
         for namespace in self._settings.namespaces:
             pods += self._cluster.list("v1", "Pod", namespace)
             for kind in KINDS.values():
                 workloads += self._cluster.list("apps/v1", kind, namespace)
-        return survey(pods, workloads, self._cluster.list("v1", "Namespace"), config, self._settings.namespaces)
+        return survey(pods, workloads, self._cluster.list("v1", "Namespace"), configs, self._settings.namespaces)
 
     def _waves(self, found: Survey) -> list[Wave]:
         return waves(found, order(self._settings.namespaces, self._settings.first), self._settings.percent)
@@ -279,8 +286,6 @@ def _patience(live: Mapping[str, Any]) -> float:
 def _said(figures: Mapping[str, tuple[float, float]]) -> str:
     worst = min((share for _, share in figures.values()), default=1.0)
     return f"success {100 * worst:.1f} %, as before"
-
-
 
 
 def measure_of(access: Access, settings: Settings) -> Measure | None:

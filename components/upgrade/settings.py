@@ -1,5 +1,6 @@
 """What a stack says of its upgrades, as plain values that a resource can carry: pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.args import MeshSettings
@@ -15,6 +16,8 @@ class Settings:
     mesh_namespace: str
     image: str
     """The proxy image that the stack declares."""
+    revisions: Mapping[str, str]
+    """The same of each control plane beside the mesh's own."""
     namespaces: tuple[str, ...]
     """The stack's meshed namespaces, made or adopted."""
     first: tuple[str, ...]
@@ -38,6 +41,7 @@ def settings_of(mesh: MeshSettings) -> Settings:
     return Settings(
         mesh_namespace=mesh["names"]["mesh_namespace"],
         image=mesh["images"]["proxy"],
+        revisions={name: images["proxy"] for name, images in mesh["revisions"].items()},
         namespaces=tuple(own),
         first=tuple(upgrade["first"]),
         percent=upgrade["percent"],

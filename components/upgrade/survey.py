@@ -1,8 +1,9 @@
 """Which workloads run proxies other than the ones their pods would get now: pure. Pods, workloads, namespaces and
 disruption budgets in; what can be restarted, and what cannot and why, out.
 
-A proxy counts as older when its image differs from the one that the injector would give the same pod template today:
-annotations that pin a version are honoured, and a control plane that went back takes its proxies back too.
+A proxy counts as older when its image differs from the one that the injector would give the same pod template today, or
+when it is served by another control plane: annotations that pin a version are honoured, and a control plane that went
+back takes its proxies back too.
 """
 
 from collections import defaultdict
@@ -13,7 +14,8 @@ from typing import Any, Final
 from components.cli.workloads import is_live, is_meshed, owner_of
 from components.injector import decide
 from components.injector.config import InjectorConfig
-from components.injector.patch import Owner
+from components.injector.patch import Owner, component_identity
+from components.revision.names import revision_of, serving
 from proxy.api import labels
 
 Object = Mapping[str, Any]
@@ -64,16 +66,18 @@ def survey(
     pods: Iterable[Object],
     workloads: Iterable[Object],
     namespaces: Iterable[Object],
-    config: InjectorConfig,
+    configs: Mapping[str, InjectorConfig],
     only: Sequence[str],
 ) -> Survey:
-    """Look at the pods of the namespaces in `only`."""
+    """Look at the pods of the namespaces in `only`. `configs` has an injector's configuration for each revision, that
+    of the mesh's own control plane under ''."""
     spaces = {str(each["metadata"]["name"]): each for each in namespaces}
     templates = {_key(each): each for each in workloads}
     by_owner: dict[Workload, list[Object]] = defaultdict(list)
+    mesh_namespace = configs[""].mesh_namespace
     for pod in pods:
         namespace = str(pod["metadata"]["namespace"])
-        if namespace in only and is_meshed(pod, config.mesh_namespace) and is_live(pod):
+        if namespace in only and is_meshed(pod, mesh_namespace) and is_live(pod):
             kind, name = owner_of(pod)
             by_owner[Workload(namespace, kind, name)].append(pod)
     outdated: list[Workload] = []
@@ -82,19 +86,26 @@ def survey(
     for key in sorted(by_owner):
         live = templates.get(key)
         template = by_owner[key][0] if live is None else live["spec"]["template"]
-        wanted = _wanted(template, live is None, spaces.get(key.namespace, {}), key, config)
+        space = spaces.get(key.namespace, {})
+        config = configs[revision_of(space, configs)]
+        wanted = _wanted(template, live is None, space, key, config)
         reason = wanted.message if isinstance(wanted, decide.Skip | decide.Refuse) else ""
         reason = reason or (_unmoved(live) if live is not None else "")
         restartable = live is not None and not reason
         sizes[key.namespace] = sizes.get(key.namespace, 0) + restartable
         image = wanted.settings.image if isinstance(wanted, decide.Inject) else config.proxy.image
-        if all(proxy_image(pod) == image for pod in by_owner[key]):
+        if all(proxy_image(pod) == image and serving(pod) == _serving(config) for pod in by_owner[key]):
             continue
         if restartable:
             outdated.append(key)
         else:
             left.append(Left(key.namespace, str(key), reason or _alone(key.kind)))
     return Survey(tuple(outdated), {name: size for name, size in sizes.items() if size}, tuple(left))
+
+
+def _serving(config: InjectorConfig) -> str:
+    """The destination that proxies of a control plane ask."""
+    return config.proxy.extra_env.get("DESTINATION_SVC_NAME") or component_identity(config, "destination")
 
 
 def proxy_image(pod: Object) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from policies.rules.model import Found, Parameters, Resource, Rule, at, document, items, unknown
+from policies.rules.workloads import configures_injector
 
 INJECT: Final = "linkerd.io/inject"
 INBOUND: Final = "config.linkerd.io/default-inbound-policy"
@@ -42,7 +43,7 @@ def inbound_policy(resources: Sequence[Resource], parameters: Parameters, _: dat
     """By default only meshed callers are let in."""
     remedy = f"Set proxy.inboundPolicy to one of {', '.join(parameters['allowed'])}."
     for resource in resources:
-        if resource.kind == "ConfigMap" and resource.metadata.get("name") == "injector-config":
+        if configures_injector(resource):
             said = at(document(at(resource.properties, "data", "config.json")), "proxy", "inboundPolicy")
             if said is not None and said not in parameters["allowed"]:
                 yield resource, f"the default inbound policy is {said}", remedy

@@ -10,12 +10,19 @@ from policies.rules.model import Found, Parameters, Resource, Rule, at, document
 WORKLOADS: Final = ("Deployment", "StatefulSet", "DaemonSet", "Job")
 COMPONENT: Final = "app.kubernetes.io/component"
 PART_OF: Final = "app.kubernetes.io/part-of"
-INJECTOR: Final = "injector-config"
+REVISION: Final = "tulle.io/revision"
 DATA_PLANE: Final = ("linkerd-proxy", "linkerd-init", "linkerd-network-validator")
 _DAYS: Final = {"ms": 1 / 86_400_000, "s": 1 / 86_400, "m": 1 / 1440, "h": 1 / 24, "d": 1.0, "w": 7.0, "y": 365.0}
 _BYTES: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "": 1}
 _SIZE: Final = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
 """Prometheus's units of size are powers of two."""
+
+
+def configures_injector(resource: Resource) -> bool:
+    """Whether a ConfigMap is what an injector reads: the mesh's own, or a revision's."""
+    name = resource.metadata.get("name")
+    is_named = isinstance(name, str) and (name == "injector-config" or name.startswith("injector-config-"))
+    return resource.kind == "ConfigMap" and is_named
 
 
 def digest_pinned(resources: Sequence[Resource], _: Parameters, __: datetime.datetime) -> Found:
@@ -28,7 +35,7 @@ def digest_pinned(resources: Sequence[Resource], _: Parameters, __: datetime.dat
     ]
     # What the injector gives to every other pod.
     for resource in resources:
-        if resource.kind == "ConfigMap" and resource.metadata.get("name") == INJECTOR:
+        if configures_injector(resource):
             config = document(at(resource.properties, "data", "config.json"))
             named.append((resource, "every injected proxy", at(config, "proxy", "image")))
     for resource, name, image in named:
@@ -55,8 +62,9 @@ def replicas_and_budget(resources: Sequence[Resource], parameters: Parameters, _
         if each.kind == "PodDisruptionBudget"
     ]
     for resource in resources:
-        name = at(resource.metadata, "labels", COMPONENT)
-        if resource.kind != "Deployment" or name not in parameters["components"] or not _ours(resource):
+        name, revision = (at(resource.metadata, "labels", each) for each in (COMPONENT, REVISION))
+        component = name.removesuffix(f"-{revision}") if isinstance(name, str) and revision else name
+        if resource.kind != "Deployment" or component not in parameters["components"] or not _ours(resource):
             continue
         replicas = at(resource.properties, "spec", "replicas")
         replicas = 1 if replicas is None else replicas

@@ -179,11 +179,12 @@ class RestApi:
         return copy.deepcopy(stored)
 
     def _listed(self, plural: str, namespace: str, selector: str) -> Iterator[Json]:
-        wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
+        wanted = [part.partition("=") for part in selector.split(",") if part]
         for (kind, place, _), body in sorted(self.objects.items()):
             given = body["metadata"].get("labels") or {}
             here = kind == plural and (not namespace or place == namespace)
-            if here and all(given.get(key) == value for key, value in wanted.items()):
+            # A key alone asks for any value.
+            if here and all(key in given and value in ("", given[key]) for key, _, value in wanted):
                 yield copy.deepcopy(body)
 
 

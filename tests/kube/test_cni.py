@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from components.cli import exposition
-from components.cli.inject import CONFIG_KEY, injector_config
+from components.cli.inject import CONFIG_KEY
 from components.deploy.target import local_kubeconfig
 from proxy.api import labels
 from tests.ansible.kit import ROOT, message, playbook
@@ -75,7 +75,7 @@ def proxy_image(kube: Kube) -> str:
     """The proxy's image of this work tree where it was built, else the one that the mesh runs."""
     built = ROOT / "build" / "images.json"
     found = json.loads(built.read_text()) if built.is_file() else {}
-    return str(found.get("proxy") or json.loads(injector_config(kube, MESH))["proxy"]["image"])
+    return str(found.get("proxy") or json.loads(injector_configs(kube, MESH)[""])["proxy"]["image"])
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def node(proxy_image: str, tmp_path: Path) -> Iterator[Node]:
 @pytest.fixture
 def inject(kube: Kube, proxy_image: str, tmp_path: Path) -> Callable[[Json], Json]:
     """`tulle inject --manual` with cni.enabled, and else the configuration of the mesh that runs."""
-    config = json.loads(injector_config(kube, MESH))
+    config = json.loads(injector_configs(kube, MESH)[""])
     config["cniEnabled"] = True
     config["proxy"]["image"] = proxy_image
     path = tmp_path / CONFIG_KEY

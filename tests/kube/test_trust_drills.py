@@ -7,9 +7,6 @@ Ends with the trust of the stack's own settings, and an anchor that is new.
 
 import base64
 import datetime
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,18 +16,14 @@ from cryptography import x509
 
 from components.cli import exposition
 from components.cli.check import ISSUER_EXPIRY, run_checks
-from components.deploy.cluster import Cluster
-from components.deploy.ledger import Ledger
 from components.deploy.refs import Ref
-from components.forms import IMAGES
 from components.injector.certs import SECRET
 from components.injector.webhook_ca import LEAF_LIFE, Material, renew_leaf
 from components.trust import authority, inspection, objects, rotation
 from components.trust.rotation import Trust
 from proxy.api import labels
-from tests.iac.kit import ROOT
-from tests.iac.tiny import target as local
 from tests.kit.cluster import MESH, Kube
+from tests.kit.stack import Stack
 from tests.kit.waiting import until
 from tests.kube.test_outages import NEW, RATE, Load
 
@@ -49,36 +42,8 @@ RECOVERY_SECONDS = 300
 """The same for an anchor that is replaced at once."""
 
 
-class Stack:
-    """The mesh as `make up` made it, deployed again with other anchors: by the command, as its users do."""
-
-    def __init__(self) -> None:
-        self.cluster = Cluster(local())
-        images = {name: Ledger(self.cluster, "tulle", "local").outputs["images"][name] for name in IMAGES}
-        self.images = json.dumps(images)
-
-    def run(self, command: str, *options: str, **config: Any) -> subprocess.CompletedProcess[str]:
-        settings = {f"trust.{name}": json.dumps(value) for name, value in config.items()}
-        pairs = [f"{key}={value}" for key, value in {"images.refs": self.images, **settings}.items()]
-        argv = [sys.executable, "-m", "components.cli.main", command, "--stack", "local", *options]
-        argv += [text for pair in pairs for text in ("-c", pair)]
-        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-
-    def is_quiet(self) -> bool:
-        """Whether the stack as its file has it would change nothing."""
-        done = self.run("preview", "-o", "json")
-        assert done.returncode == 0, done.stderr
-        return {step["action"] for step in json.loads(done.stdout)["steps"]} == {"same"}
-
-    def up(self, **config: Any) -> None:
-        done = self.run("up", "--yes", **config)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def refused(self, **config: Any) -> str:
-        """Why this step may not be taken yet; a preview says so already."""
-        done = self.run("preview", **config)
-        assert done.returncode != 0, done.stdout
-        return " ".join(done.stderr.split())
+class Drilled(Stack):
+    """The mesh as `make up` made it, and what of its trust is live."""
 
     def trust(self) -> Trust:
         return inspection.live_trust(self.cluster, MESH)[0]
@@ -98,15 +63,18 @@ class Stack:
         return all(pod.uid in told and (told[pod.uid].bundle, told[pod.uid].anchor) == (bundle, signer) for pod in pods)
 
 
+def anchors(trusted: list[int], signer: int) -> Json:
+    return {"trust.anchors": trusted, "trust.signer": signer}
+
+
 @pytest.fixture
-def stack(kube: Kube) -> Iterator[Stack]:
-    made = Stack()
-    assert made.is_quiet(), "what is deployed is not what this code declares"
-    yield made
-    # Whatever became of the test, the mesh is left with the trust of its own settings.
-    if not made.is_quiet():
-        made.up(force=True)
-    made.cluster.close()
+def stack(kube: Kube) -> Iterator[Drilled]:
+    with Drilled() as made:
+        assert made.is_quiet(), "what is deployed is not what this code declares"
+        yield made
+        # Whatever became of the test, the mesh is left with the trust of its own settings.
+        if not made.is_quiet():
+            made.up({"trust.force": True})
 
 
 @pytest.fixture
@@ -138,7 +106,7 @@ def in_use(kube: Kube) -> float:
 
 @pytest.mark.timeout(600)
 def test_the_keeper_renews_an_issuer_under_load_and_the_next_up_shows_no_change(
-    kube: Kube, stack: Stack, load: Load
+    kube: Kube, stack: Drilled, load: Load
 ) -> None:
     anchor = objects.pair_of(kube.get(Ref("v1", "Secret", labels.TRUST_NAMESPACE, labels.ANCHOR_SECRET)) or {})
     # No older than the anchor, and most of its life is over.
@@ -164,22 +132,22 @@ def test_the_keeper_renews_an_issuer_under_load_and_the_next_up_shows_no_change(
 
 
 @pytest.mark.timeout(1500)
-def test_an_anchor_is_rotated_in_three_steps_and_replaced_in_one(kube: Kube, stack: Stack, load: Load) -> None:
+def test_an_anchor_is_rotated_in_three_steps_and_replaced_in_one(kube: Kube, stack: Drilled, load: Load) -> None:
     (old,) = stack.trust().anchors
     before, mark, begun = lives(kube, MESH, labels.TRUST_NAMESPACE, load.namespace), load.mark(), time.monotonic()
-    stack.up(anchors=[1, 2], signer=1)
+    stack.up(anchors([1, 2], 1))
     both = stack.trust().anchors
     (new,) = both - {old}
     # Nobody can have reported yet, and a missing report means stop.
-    assert "have not reported that they trust both anchors" in stack.refused(anchors=[1, 2], signer=2)
+    assert "have not reported that they trust both anchors" in stack.refused(anchors([1, 2], 2))
     until("all trust both", lambda: stack.waits(Trust(both, new)) is None, REPORT_SECONDS, 1)
-    stack.up(anchors=[1, 2], signer=2)
+    stack.up(anchors([1, 2], 2))
     assert stack.trust() == Trust(both, new)
-    assert "have not reported a certificate of an anchor that stays" in stack.refused(anchors=[2], signer=2)
+    assert "have not reported a certificate of an anchor that stays" in stack.refused(anchors([2], 2))
     switched = time.monotonic()
     until("all have new certificates", lambda: stack.waits(Trust(frozenset({new}), new)) is None, REISSUE_SECONDS, 1)
     print(f"all proxies had certificates of the new anchor after {time.monotonic() - switched:.0f} s")
-    stack.up(anchors=[2], signer=2)
+    stack.up(anchors([2], 2))
     assert stack.trust() == Trust(frozenset({new}), new)
     until("all trust the new one alone", stack.is_current, REPORT_SECONDS, 1)
     load.assert_clean(mark, time.monotonic() - begun)
@@ -187,7 +155,7 @@ def test_an_anchor_is_rotated_in_three_steps_and_replaced_in_one(kube: Kube, sta
     assert not [each.name for each in run_checks(kube, MESH) if each.status == "error"]
     # And at once: the stack's own settings again, whatever anybody has reported.
     mark, begun = load.mark(), time.monotonic()
-    stack.up(force=True)
+    stack.up({"trust.force": True})
     until("all trust the third", stack.is_current, RECOVERY_SECONDS, 1)
     took = time.monotonic() - begun
     time.sleep(5)

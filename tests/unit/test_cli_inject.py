@@ -9,11 +9,12 @@ import yaml
 from click.testing import CliRunner, Result
 
 from components.cli import documents
-from components.cli.inject import injector_config, supports_native
+from components.cli.inject import injector_configs, supports_native
 from components.cli.main import cli
 from components.injector.config import InjectorConfig, ProxySettings, encode_config
 from components.injector.decide import Inject, Namespace, decide
 from components.injector.patch import Owner
+from proxy.api import labels
 
 DEPLOYMENT = """\
 # a comment that dies only with a change
@@ -199,9 +200,11 @@ def test_native_sidecars_need_1_29(version: dict[str, str], native: bool) -> Non
     assert supports_native(version) is native
 
 
-def test_the_injectors_configuration_is_found_by_its_key() -> None:
+def test_the_injectors_configurations_are_found_by_their_key() -> None:
     class Cluster:
         def list(self, *_: str) -> list[Any]:
-            return [{"data": {"other": "x"}}, {}, {"data": {"config.json": "{}"}}]
+            own: dict[str, Any] = {"metadata": {"labels": {}}, "data": {"config.json": "{}"}}
+            canary = {"metadata": {"labels": {labels.REVISION: "canary"}}, "data": {"config.json": "{ }"}}
+            return [{"metadata": {}, "data": {"other": "x"}}, {"metadata": {}}, canary, own]
 
-    assert injector_config(Cluster(), "tulle") == b"{}"
+    assert injector_configs(Cluster(), "tulle") == {"": b"{}", "canary": b"{ }"}

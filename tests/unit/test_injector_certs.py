@@ -188,10 +188,9 @@ async def test_a_deleted_secret_comes_back(api: FakeApi) -> None:
 
 async def test_an_outage_is_sat_through(api: FakeApi) -> None:
     api.put("mutatingwebhookconfigurations", configuration("tulle-injector", "meshed"))
-    async with Replica(api).running() as replica:
+    async with Replica(api).running():
         await eventually("the bundle", lambda: bundles(api) == {stored(api).ca_bundle})
         api.fail = [503] * 5
         api.break_watches()
         api.put("mutatingwebhookconfigurations", configuration("tulle-injector", "meshed"))
         await eventually("the bundle again", lambda: bundles(api) == {stored(api).ca_bundle})
-        assert replica.certificates.webhook_uid() is not None

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from components.injector.config import InjectorConfig, ProxySettings
+from components.injector.control_plane import served_by
 from components.upgrade import record as records
 from components.upgrade.record import Record
 from components.upgrade.survey import Survey, Workload, barred, selects, survey
@@ -30,20 +31,31 @@ def workload(name: str, kind: str = "Deployment", space: str = "shop", **spec: A
     }
 
 
-def pod(owner: str, image: str = OLD, kind: str = "Deployment", space: str = "shop", mesh: str = "tulle") -> Json:
+def pod(
+    owner: str,
+    image: str = OLD,
+    kind: str = "Deployment",
+    space: str = "shop",
+    mesh: str = "tulle",
+    destination: str = "destination",
+) -> Json:
     metadata: Json = {"name": f"{owner}-x", "namespace": space, "labels": {labels.CONTROL_PLANE_NAMESPACE: mesh}}
     if kind == "Deployment":
         metadata["labels"]["pod-template-hash"] = "abc"
         metadata["ownerReferences"] = [{"controller": True, "kind": "ReplicaSet", "name": f"{owner}-abc"}]
     elif kind:
         metadata["ownerReferences"] = [{"controller": True, "kind": kind, "name": owner}]
-    containers = [{"name": labels.INIT_CONTAINER, "image": image}, {"name": labels.PROXY_CONTAINER, "image": image}]
+    asked = f"{destination}.{mesh}.serviceaccount.identity.{mesh}.cluster.local"
+    env = [{"name": "TULLE_PROXY_DESTINATION_SVC_NAME", "value": asked}]
+    proxy = {"name": labels.PROXY_CONTAINER, "image": image, "env": env}
+    containers = [{"name": labels.INIT_CONTAINER, "image": image}, proxy]
     return {"metadata": metadata, "spec": {"initContainers": containers, "containers": [{"name": "app"}]}}
 
 
 def look(pods: list[Json], workloads: list[Json], *spaces: Json) -> Survey:
     given = list(spaces) or [namespace("shop")]
-    return survey(pods, workloads, given, CONFIG, [each["metadata"]["name"] for each in given])
+    configs = {"": CONFIG, "canary": served_by(CONFIG, "canary")}
+    return survey(pods, workloads, given, configs, [each["metadata"]["name"] for each in given])
 
 
 def test_only_workloads_with_other_proxies_than_their_pods_would_get_are_older() -> None:
@@ -54,6 +66,21 @@ def test_only_workloads_with_other_proxies_than_their_pods_would_get_are_older()
     assert [str(each) for each in found.outdated] == ["deployment/half", "deployment/web", "statefulset/db"]
     assert found.sizes == {"shop": 4}
     assert not found.left
+
+
+def test_in_a_namespace_of_a_revision_its_injector_says_what_is_older() -> None:
+    moved, odd = namespace("moved"), namespace("odd")
+    moved["metadata"]["labels"] = {labels.REVISION: "canary"}
+    odd["metadata"]["labels"] = {labels.REVISION: "gone"}
+    pods = [
+        pod("stayed", NEW, space="moved"),
+        pod("there", NEW, space="moved", destination="destination-canary"),
+        pod("back", NEW, destination="destination-canary"),
+        pod("home", NEW, space="odd"),
+    ]
+    workloads = [workload("stayed", space="moved"), workload("there", space="moved"), workload("back")]
+    found = look(pods, [*workloads, workload("home", space="odd")], moved, odd, namespace("shop"))
+    assert [f"{each.namespace}/{each.name}" for each in found.outdated] == ["moved/stayed", "shop/back"]
 
 
 def test_pods_of_other_meshes_of_other_namespaces_and_on_their_way_out_do_not_count() -> None:
