@@ -28,7 +28,7 @@ from tests.iac.rest import RestApi, serving, unguarded
 from tests.unit.test_upgrade_waves import NEW, OLD, namespace, pod, workload
 
 Json = dict[str, Any]
-SETTINGS = Settings("tulle", NEW, ("cart", "shop"), ("shop",), 50, 1, 1, True, "")
+SETTINGS = Settings("tulle", NEW, {}, ("cart", "shop"), ("shop",), 50, 1, 1, True, "")
 
 
 class Rollouts:

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from components.cli import exposition
-from components.cli.inject import CONFIG_KEY
+from components.cli.inject import CONFIG_KEY, injector_configs
 from components.deploy.target import local_kubeconfig
 from proxy.api import labels
 from tests.ansible.kit import ROOT, message, playbook
