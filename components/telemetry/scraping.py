@@ -128,7 +128,8 @@ def _controllers(mesh_namespace: str) -> dict[str, Any]:
         "kubernetes_sd_configs": [{"role": "pod", "namespaces": {"names": [mesh_namespace]}}],
         "relabel_configs": [
             _keep(["__meta_kubernetes_pod_container_port_name"], "admin"),
-            _keep([f"__meta_kubernetes_pod_label_{_meta(labels.COMPONENT)}"], "identity|destination|injector"),
+            # Those of revisions too.
+            _keep([f"__meta_kubernetes_pod_label_{_meta(labels.COMPONENT)}"], "(identity|destination|injector)(-.+)?"),
             _copy("__meta_kubernetes_namespace", "namespace"),
             _copy("__meta_kubernetes_pod_name", "pod"),
             _copy(f"__meta_kubernetes_pod_label_{_meta(labels.COMPONENT)}", "component"),
