@@ -21,7 +21,7 @@ from proxy.control.machine import KeptError, Machine
 from proxy.control.trust import TrustBundle
 from proxy.io.address import Address
 from proxy.io.listen import Acceptor, Listener
-from proxy.io.reactor import Reactor
+from proxy.io.reactor import Reactor, trim_heap
 from proxy.settings import Settings
 from proxy.telemetry import process
 from proxy.telemetry.exposition import Family
@@ -141,6 +141,7 @@ class Proxy:
         await self.traffic.wait_ready()
         for listener in (*self.outbound_listeners, *self.inbound_listeners):
             listener.start()
+        trim_heap()
         self.log.info("ready", identity=self.settings.identity.dns_name)
 
     async def drain(self) -> None:

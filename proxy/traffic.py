@@ -18,7 +18,7 @@ from proxy.control.dialing import dialer
 from proxy.control.resolving import resolve
 from proxy.control.trust import TrustBundle
 from proxy.inbound.accept import Inbound
-from proxy.io.reactor import Reactor
+from proxy.io.reactor import Reactor, trim_heap
 from proxy.outbound.accept import Outbound
 from proxy.outbound.discover import Destinations
 from proxy.settings import Address, Settings
@@ -94,9 +94,13 @@ class Traffic:
         """The process ids of others that belong to the proxy: it is this one alone."""
 
     async def run(self) -> None:
-        """Forget what is idle, for ever."""
+        """Forget what is idle, and hold no more memory than is in use, for ever."""
+        seen = -1
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            if self._reactor.now_ns != seen:
+                seen = self._reactor.now_ns
+                trim_heap()
             self.registry.drop_idle(time.monotonic_ns(), int(self.settings.metrics_retain_idle * 1e9))
             # What is given up while the control plane is away would not be had back: first hear that it is there.
             if await self.discovery.answers():

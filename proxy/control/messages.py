@@ -6,7 +6,7 @@ The field numbers below are those of the .proto files; a test holds each of them
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.settings import address as parse_address
 from proxy.wire.protobuf import BYTES, VARINT, ProtobufError, blob, decoded_text, fields, signed, text
@@ -25,8 +25,7 @@ class MessageError(ValueError):
     """A message that cannot be applied; says what is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One place to send to. Equal endpoints need no new connection."""
 
     address: str
@@ -39,8 +38,7 @@ class Endpoint:
     """Sorted by name, without the `dst_` prefix."""
 
 
-@dataclass(frozen=True, slots=True)
-class FailureAccrual:
+class FailureAccrual(NamedTuple):
     """When an endpoint is left alone: times in seconds, rates and jitter as parts of 1. 0 turns a rule off."""
 
     max_failures: int
@@ -52,8 +50,7 @@ class FailureAccrual:
     min_requests: int
 
 
-@dataclass(frozen=True, slots=True)
-class Balancing:
+class Balancing(NamedTuple):
     """How a Service wants its endpoints treated; times in seconds, 0 where it does not say."""
 
     failure_accrual: FailureAccrual | None = None
@@ -62,8 +59,7 @@ class Balancing:
     penalizes_failures: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RetryBudget:
+class RetryBudget(NamedTuple):
     """How many retries there may be: a part of all requests, and so many per second besides, over a time."""
 
     ratio: float
@@ -71,8 +67,7 @@ class RetryBudget:
     ttl: float
 
 
-@dataclass(frozen=True, slots=True)
-class Retries:
+class Retries(NamedTuple):
     """Which answers are asked for again; times in seconds."""
 
     statuses: tuple[tuple[int, int], ...]
@@ -83,8 +78,7 @@ class Retries:
     budget: RetryBudget | None
 
 
-@dataclass(frozen=True, slots=True)
-class TimeLimits:
+class TimeLimits(NamedTuple):
     """In seconds; 0 is no limit."""
 
     request: float = 0.0
@@ -92,8 +86,7 @@ class TimeLimits:
     idle: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What stands behind an original destination, endpoints apart."""
 
     kind: str
@@ -105,24 +98,21 @@ class Target:
     time_limits: TimeLimits = TimeLimits()
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """All there is."""
 
     target: Target
     endpoints: tuple[Endpoint, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):
     """What has changed since."""
 
     upsert: tuple[Endpoint, ...]
     remove: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(NamedTuple):
     """A leaf and its issuers (DER, leaf first), and when it ends (Unix seconds)."""
 
     chain: tuple[bytes, ...]

@@ -1,6 +1,8 @@
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 
+def trim_heap() -> None: ...
+
 class Reactor:
     loop: AbstractEventLoop
     now_ns: int
