@@ -1,5 +1,6 @@
 """The parts of the sources that each stage of a build takes."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,41 @@ def test_what_is_left_is_what_an_interpreter_imports(sources: Path) -> None:
         "requirements.lock",
     }
     assert len(list((sources / "proxy/__pycache__").glob("*.pyc"))) == 2
+
+
+MODULE = '''
+"""What it is."""
+from __future__ import annotations
+
+
+class Kept:
+    """A class."""
+
+    def method(self) -> str:
+        """A method."""
+        assert True, "asserts stay"
+        return "value"
+
+
+async def alone() -> None:
+    """Nothing else."""
+'''
+
+
+def test_byte_code_without_docstrings_runs_as_the_source_does(tmp_path: Path) -> None:
+    source, compiled = tmp_path / "module.py", tmp_path / "module.pyc"
+    source.write_text(MODULE.lstrip())
+    compiled.write_bytes(parts.without_docstrings(source))
+    source.unlink()
+    spec = importlib.util.spec_from_file_location("module", compiled)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (module.__doc__, module.Kept.__doc__) == (None, "A class.")
+    assert module.Kept().method() == "value"
+    assert (module.Kept.method.__doc__, module.alone.__doc__) == (None, None)
+    assert module.Kept.method.__code__.co_firstlineno == 8
 
 
 def test_a_module_that_does_not_compile_stops_the_build(sources: Path) -> None:

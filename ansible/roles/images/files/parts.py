@@ -3,17 +3,22 @@
 `parts.py requirements PYPROJECT LOCK FOLDER` writes what each image wants, one file an image, and the lock beside it.
 `parts.py compile-inputs SOURCES FOLDER` copies what the compiler reads, and nothing else.
 `parts.py prune FOLDER` leaves what an interpreter imports, and compiles its byte code.
+`parts.py undocumented FOLDER` writes, below it, the byte code of all that a sidecar imports, without docstrings.
 
 Each answer depends on content alone (times are set to one fixed moment), so that a later stage is built again only if
 what it takes has changed.
 """
 
+import ast
 import compileall
+import importlib._bootstrap_external
+import importlib.util
 import os
 import py_compile
 import shutil
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 IMAGES = ("proxy", "control")
@@ -73,13 +78,49 @@ def prune(target: Path) -> None:
     settle(target)
 
 
+def undocumented(target: Path) -> None:
+    from proxy import lean
+
+    lean.install()
+    import proxy.app
+    import proxy.workers.carrying  # noqa: F401
+
+    specs = [module.__spec__ for module in sys.modules.values() if getattr(module, "__spec__", None)]
+    for path in sorted({spec.origin for spec in specs if spec and spec.origin and spec.origin.endswith(".py")}):
+        written = target / importlib.util.cache_from_source(path).lstrip("/")
+        written.parent.mkdir(parents=True, exist_ok=True)
+        written.write_bytes(without_docstrings(Path(path)))
+    settle(target)
+
+
+def without_docstrings(path: Path) -> bytes:
+    """A module's byte code, as `unchecked-hash` has it. Those of classes stay: dataclasses would write others instead,
+    and load `inspect` for it."""
+    source = path.read_bytes()
+    tree = ast.parse(source, str(path))
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), node.body[0])]
+    code = compile(tree, str(path), "exec", dont_inherit=True)
+    # What `py_compile` does with a file's text; there is no public function that takes code.
+    pack = importlib._bootstrap_external._code_to_hash_pyc  # type: ignore[attr-defined]
+    return bytes(pack(code, importlib.util.source_hash(source), False))
+
+
 def settle(target: Path) -> None:
     for folder, _, files in os.walk(target):
         for name in (*files, "."):
             os.utime(Path(folder, name), (MOMENT, MOMENT))
 
 
-COMMANDS = {"requirements": requirements, "compile-inputs": compile_inputs, "prune": prune}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "requirements": requirements,
+    "compile-inputs": compile_inputs,
+    "prune": prune,
+    "undocumented": undocumented,
+}
 
 if __name__ == "__main__":
     COMMANDS[sys.argv[1]](*map(Path, sys.argv[2:]))
