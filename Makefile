@@ -91,10 +91,13 @@ iac-check: setup ## the stack alone: lint, types, layers, schema, mocks, policie
 SHARED := -n3 --dist=loadfile
 # Left to `make test`: what builds images, or a whole cluster.
 LONG_PLAYS := tests/ansible/test_cluster.py tests/ansible/test_registry.py tests/ansible/test_containerfile.py
+# Whole lives of roles: begun first, so that no process is left alone with one at the end.
+LIVES := $(patsubst %,tests/ansible/test_%.py,node proxy_host cni proxy_host_refusals playbooks)
 
 ansible-test: setup ## the collection alone: lint, syntax, refusals, and roles on copy-on-write machines of their own
 	@$(BIN)/python -m tests.check yamllint ansible-lint & lint=$$!; \
-	$(BIN)/python -m pytest -q $(SHARED) $(filter-out $(LONG_PLAYS),$(wildcard tests/ansible/test_*.py)); tests=$$?; \
+	$(BIN)/python -m pytest -q $(SHARED) --no-loadscope-reorder $(LIVES) \
+		$(filter-out $(LONG_PLAYS) $(LIVES),$(wildcard tests/ansible/test_*.py)); tests=$$?; \
 	wait $$lint && exit $$tests
 
 test: setup ## everything: check, unit, wire, mesh, iac, ansible, and end to end on a real cluster as root

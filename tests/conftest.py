@@ -23,7 +23,7 @@ BUDGETS: Final = {
     "release": 330,
     "mesh": 900,
     "conformance": 120,
-    "kube": 1250,
+    "kube": 1550,
 }
 """Seconds for each suite on two cores, the cluster already running; of suites that several processes share
 (`tests/run.py`), the sum of theirs."""

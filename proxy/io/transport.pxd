@@ -75,6 +75,7 @@ cdef class Transport(Pollable):
     cdef void start_tls_client(self, TLSContext context, str server_name, str alpn)
     cdef void shutdown_write(self)
     cdef void close(self)
+    cdef void conclude(self)
     cdef void abort(self)
     cdef void cut(self)
     cdef void set_series(self, TCPSeries series)

@@ -514,6 +514,18 @@ cdef class Transport(Pollable):
         if self.out.size == 0:
             self.linger()
 
+    cdef void conclude(self):
+        """Close for a peer that has said all that it was to say: at once, where all is sent that it is told. To what it
+        sends after all the kernel answers with a reset, which takes nothing away that has arrived."""
+        if self.state == OPEN and not self.is_tls and self.drained:
+            if self.out.size > 0:
+                self.send_some()
+            if self.out.size == 0:
+                self.protocol = SINK
+                self.finish("")
+                return
+        self.close()
+
     cdef void cut(self):
         """End with a reset, but not before the peer has what was sent: what came must arrive, and must not be taken for
         the whole. A reset at once would throw away what is still queued here and in the socket."""

@@ -31,5 +31,5 @@ cdef class HTTP1Server(Downstream):
     cdef void nothing_follows(self)
     cdef void abort_all(self)
     cdef void next_request(self)
-    cdef void end(self)
+    cdef void end(self, bint has_said_all=*)
     cpdef void drain(self)

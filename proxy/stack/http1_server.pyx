@@ -353,7 +353,7 @@ cdef class HTTP1Server(Downstream):
         self.response_complete = True
         self.exchange.is_active = False
         if self.must_close_after or not self.exchange.request_complete:
-            self.end()
+            self.end(has_said_all=self.exchange.request_complete and self.backlog.size == 0)
         elif not self.is_processing:
             self.next_request()
             self.process_backlog()
@@ -497,11 +497,14 @@ cdef class HTTP1Server(Downstream):
     cdef void crashed(self):
         self.closed(None)
 
-    cdef void end(self):
+    cdef void end(self, bint has_said_all=False):
         if self.transport is not None:
             self.must_close = True
             self.exchange.cancel()
-            self.transport.close()
+            if has_said_all:
+                self.transport.conclude()
+            else:
+                self.transport.close()
             self.transport = None
             self.leave()
 

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,10 +274,15 @@ def converge(
 
 
 def prove(
-    machine: Root, role: str, settings: dict[str, Any], reset: dict[str, Any] | None = None, tasks: str = "reset"
+    machine: Root,
+    role: str,
+    settings: dict[str, Any],
+    reset: dict[str, Any] | None = None,
+    tasks: str = "reset",
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> None:
     """What holds for every role: check mode touches nothing and ends well, the second run changes nothing, and after
-    a reset (`tasks` with `settings` and `reset`) the machine is what it was.
+    a reset (`tasks` with `settings` and `reset`) the machine is what it was. `meanwhile` is called before the reset.
     """
     before = machine.state()
     looked = converge([machine], role, settings, "--check", "--diff")
@@ -289,6 +294,7 @@ def prove(
     second = converge([machine], role, settings)
     assert second.returncode == 0, second.text
     assert second.changed[machine.name] == 0, second.text
+    meanwhile()
     undone = converge([machine], role, {**settings, **(reset or {})}, tasks=tasks)
     assert undone.returncode == 0, undone.text
     after = machine.state()

@@ -113,9 +113,11 @@ class TestRemembered:
         assert playbook(look, "-e", role, "-e", "cluster_port_api=7443", TULLE_STATE=str(state)).returncode == 0
 
     def test_a_state_folder_too_deep_for_a_socket_is_refused(self, look: Path) -> None:
-        deep = look.parent / ("a" * (108 - len(f"{look.parent}//run/containerd/containerd.sock")))
+        look.write_text(LOOK.replace("remembered.yml", "main.yml"))
+        deep = Path("/tmp") / ("a" * (108 - len("/tmp//run/containerd/containerd.sock")))
         done = playbook(look, TULLE_STATE=str(deep))
         assert done.returncode != 0
+        assert not deep.exists()
         assert f"cluster_state_dir is {deep}, 1 characters too long" in message(done)
         assert "set TULLE_STATE to a shorter path" in message(done)
 
