@@ -5,7 +5,6 @@ Two machines of one inventory: what is wrong with one stops that one alone.
 
 import datetime
 import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from components.nodes.judging import NodesError, judge
 from components.requirements import node_requirements
 from tests.ansible.roots import Root, Run, converge, may_make_roots, prove, root, roots, run
 from tests.iac.kit import arguments
-from tests.kit import debian
 
 pytestmark = pytest.mark.skipif(bool(may_make_roots()), reason=may_make_roots() or "runs")
 
@@ -190,53 +188,6 @@ def test_a_port_that_somebody_has(pair: tuple[Root, Root]) -> None:
         assert ours.returncode == 0, ours.text
     finally:
         listener.close()
-
-
-DROPPING = """
-flush ruleset
-table inet company {
-    chain forward {
-        type filter hook forward priority 0; policy drop;
-        ct state established accept
-    }
-}
-"""
-
-
-def test_openings_in_nftables_survive_a_boot_and_go_again() -> None:
-    with root("walled") as machine:
-        machine.run(LOW)
-        machine.write("/etc/nftables.conf", DROPPING)
-        machine.run("nft -f /etc/nftables.conf")
-        settings = {"node_pod_networks": ["10.86.0.0/16", "10.99.0.0/16", "fd00:1::/64"]}
-        prove(machine, "node", settings)
-        opened = converge([machine], "node", settings)
-        assert opened.returncode == 0, opened.text
-        rules = machine.run("nft list chain inet company forward").stdout
-        assert "ip saddr { 10.86.0.0/16, 10.99.0.0/16 }" in rules
-        assert rules.index("fd00:1::/64") < rules.index("ct state")
-        before = machine.run("nft -s list ruleset").stdout
-        machine.run("nft flush ruleset; nft -f /etc/nftables.conf")
-        assert machine.run("nft -s list ruleset").stdout == before
-
-
-def test_openings_in_ufw_go_again() -> None:
-    with root("guarded") as machine:
-        machine.run(LOW)
-        archive = debian.package("ufw").read_bytes()
-        subprocess.run(machine.command("sh", "-c", "cat >/tmp/ufw.deb"), input=archive, check=True, timeout=60)
-        machine.run("DEBIAN_FRONTEND=noninteractive dpkg -i /tmp/ufw.deb && ufw --force enable")
-        # Its files as it writes them itself, and not as its package has them.
-        machine.run("ufw allow 1/tcp; ufw delete allow 1/tcp")
-        # ufw sets this one to 0, and the kernel back to 1 whenever forwarding is switched.
-        machine.run("echo 1 > /proc/sys/net/ipv4/conf/all/accept_redirects")
-        settings = {"node_pod_networks": ["10.86.0.0/16", "fd00:1::/64"]}
-        prove(machine, "node", settings)
-        opened = converge([machine], "node", settings)
-        assert opened.returncode == 0, opened.text
-        rules = machine.run("iptables -S ufw-user-forward; ip6tables -S ufw6-user-forward").stdout
-        assert "-A ufw-user-forward -s 10.86.0.0/16 -d 10.86.0.0/16 -p tcp -j ACCEPT" in rules
-        assert "-A ufw6-user-forward -s fd00:1::/64 -d fd00:1::/64 -p tcp -j ACCEPT" in rules
 
 
 def test_verify_reports_all_of_them_and_the_stack_reads_it(pair: tuple[Root, Root], tmp_path: Path) -> None:
