@@ -92,7 +92,7 @@ SHARED := -n3 --dist=loadfile
 # Left to `make test`: what builds images, or a whole cluster.
 LONG_PLAYS := tests/ansible/test_cluster.py tests/ansible/test_registry.py tests/ansible/test_containerfile.py
 # Whole lives of roles: begun first, so that no process is left alone with one at the end.
-LIVES := $(patsubst %,tests/ansible/test_%.py,proxy_host node cni proxy_host_refusals node_firewalls playbooks)
+LIVES := $(patsubst %,tests/ansible/test_%.py,proxy_host node cni proxy_host_undone proxy_host_refusals node_firewalls playbooks)
 
 ansible-test: setup ## the collection alone: lint, syntax, refusals, and roles on copy-on-write machines of their own
 	@$(BIN)/python -m tests.check yamllint ansible-lint & lint=$$!; \

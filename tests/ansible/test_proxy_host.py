@@ -1,21 +1,17 @@
 """The whole life of the role `proxy_host` on a copy-on-write machine beside identity alone.
 
-What it refuses beforehand is in `test_proxy_host_refusals.py`, a machine beside a real cluster in
-`tests/kube/test_machine.py`.
+What it refuses beforehand is in `test_proxy_host_refusals.py`, what does not join in `test_proxy_host_undone.py`, a
+machine beside a real cluster in `tests/kube/test_machine.py`.
 """
 
-import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
-from tests.ansible.joining import SETTINGS, lone_machine
-from tests.ansible.kit import ROOT
-from tests.ansible.roots import Root, converge, may_make_roots, prove
-from tests.kit import own_image
+from tests.ansible.joining import REFUSES, Identity, beside, lone_machine, undone
+from tests.ansible.roots import Root, may_make_roots, prove
 from tests.kit.waiting import until
 
 REASON: Final = may_make_roots()
@@ -28,31 +24,6 @@ def machine() -> Iterator[Root]:
         yield one
 
 
-class Identity:
-    """Identity on a machine's own loopback."""
-
-    def __init__(self, machine: Root) -> None:
-        inside = f"cd {ROOT} && exec {sys.executable} -m tests.kit.lone_identity"
-        command = machine.command("sh", "-c", inside)
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.bundle, self.token = self._read()
-
-    def _read(self) -> tuple[str, str]:
-        assert self.process.stdout is not None
-        # The log goes to standard output too.
-        line = next(line for line in self.process.stdout if line.startswith("{"))
-        said = json.loads(line)
-        return said["bundle"], said["token"]
-
-    def offer(self) -> str:
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self._read()[1]
-
-
 @pytest.fixture(scope="module")
 def identity(machine: Root) -> Iterator[Identity]:
     found = Identity(machine)
@@ -63,18 +34,7 @@ def identity(machine: Root) -> Iterator[Identity]:
 
 @pytest.fixture(scope="module")
 def mesh(identity: Identity, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Settings by which a machine joins beside that identity."""
-    archive = tmp_path_factory.mktemp("image") / "images.tar"
-    own_image.write(archive)
-    return {
-        **SETTINGS,
-        "proxy_host_archive": str(archive),
-        "proxy_host_trust_bundle": identity.bundle,
-        "proxy_host_service_account": "machine",
-        "proxy_host_identity_address": "127.0.0.1:8080",
-        "proxy_host_destination_address": "127.0.0.1:8086",
-        "proxy_host_dns": "resolv_conf",
-    }
+    return beside(identity, tmp_path_factory.mktemp("image"))
 
 
 def test_the_whole_life_of_it(machine: Root, mesh: dict[str, Any], identity: Identity) -> None:
@@ -100,30 +60,6 @@ def comes_back(machine: Root) -> None:
     machine.run(f"kill -9 {old}")
     until("another proxy that is ready", lambda: proxy_of(machine) not in ("", old) and ready(machine), 60, 0.5)
     assert nat(machine) == rules
-
-
-def undone(machine: Root, settings: dict[str, Any], words: str) -> None:
-    """The machine does not join, is told why, and is what it was."""
-    before = machine.state()
-    done = converge([machine], "proxy_host", settings)
-    assert done.returncode != 0
-    assert words in done.text, done.text
-    assert machine.state() == before
-
-
-REFUSES: Final = "this machine did not join: proxy.joining: UNAUTHENTICATED: "
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"proxy_host_token": "wrong"}, f"{REFUSES}this is not the join token of ExternalWorkload demo/vm; make one"),
-        ({"proxy_host_identity_address": "127.0.0.1:1"}, "identity at 127.0.0.1:1 cannot be asked from here"),
-    ],
-    ids=["token", "identity"],
-)
-def test_what_does_not_join_is_undone(machine: Root, mesh: dict[str, Any], wrong: dict[str, Any], words: str) -> None:
-    undone(machine, {**mesh, **wrong}, words)
 
 
 def proxy_of(machine: Root) -> str:
