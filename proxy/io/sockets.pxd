@@ -31,3 +31,18 @@ cdef inline int pending_error(int fd) noexcept nogil:
     cdef posix.socklen_t size = sizeof(code)
     posix.getsockopt(fd, posix.SOL_SOCKET, posix.SO_ERROR, &code, &size)
     return code
+
+
+cdef inline int unacknowledged(int fd) noexcept nogil:
+    """Bytes that were sent and are not yet with the peer's host."""
+    cdef int count = 0
+    posix.ioctl(fd, posix.SIOCOUTQ, &count)
+    return count
+
+
+cdef inline void reset_on_close(int fd) noexcept nogil:
+    """What is queued is dropped by close(2), and the peer sees a reset."""
+    cdef int linger[2]
+    linger[0] = 1
+    linger[1] = 0
+    posix.setsockopt(fd, posix.SOL_SOCKET, posix.SO_LINGER, linger, sizeof(linger))

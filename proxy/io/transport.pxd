@@ -87,7 +87,6 @@ cdef class Transport(Pollable):
     cdef void unsendable(self, int code)
     cdef void read(self)
     cdef Py_ssize_t receive(self, char* into, Py_ssize_t size)
-    cdef Py_ssize_t receive_tls(self, char* into, Py_ssize_t size)
     cdef void peek(self)
     cdef void handshake(self)
     cdef void linger(self)

@@ -12,7 +12,7 @@ from proxy.io cimport outgoing, posix, sockets
 from proxy.io.listen cimport Acceptor
 from proxy.io.reactor cimport Pollable, Reactor, Timer, errno_name, os_error
 from proxy.telemetry.counters cimport TCPSeries
-from proxy.tls cimport openssl
+from proxy.tls cimport openssl, records
 from proxy.tls.contexts cimport TLSContext
 from proxy.tls.peer cimport certificate_name, expect_client, expect_peer, selected_alpn, tls_failure
 from proxy.tls.svid cimport seconds_left
@@ -217,10 +217,15 @@ cdef class Transport(Pollable):
     # Reading
 
     cdef Py_ssize_t receive(self, char* into, Py_ssize_t size):
-        """Bytes read, 0 at the end of the stream, -1 when there is nothing for now, -2 after failing the connection."""
+        """Bytes read, 0 at the end of the stream, -1 when there is nothing for now, or less, and failed."""
         cdef ssize_t count
         if self.is_tls:
-            return self.receive_tls(into, size)
+            count = records.receive(self.ssl, into, size)
+            if count == records.SOCKET_FAILED:
+                self.fail(os_error(posix.errno))
+            elif count == records.TLS_FAILED:
+                self.fail(tls_failure(self.ssl, self.expected_identity))
+            return count
         if self.drained:
             return -1
         count = sockets.receive(self.fd, into, size, 0)
@@ -233,30 +238,7 @@ cdef class Transport(Pollable):
         if posix.errno == posix.EAGAIN:
             return -1
         self.fail(os_error(posix.errno))
-        return -2
-
-    cdef Py_ssize_t receive_tls(self, char* into, Py_ssize_t size):
-        cdef Py_ssize_t total = 0
-        cdef int count, error
-        while total < size:
-            openssl.ERR_clear_error()
-            count = openssl.SSL_read(self.ssl, into + total, <int>(size - total))
-            if count > 0:
-                total += count
-                continue
-            if total > 0:
-                return total
-            error = openssl.SSL_get_error(self.ssl, count)
-            if error == openssl.SSL_ERROR_WANT_READ or error == openssl.SSL_ERROR_WANT_WRITE:
-                return -1
-            if error == openssl.SSL_ERROR_ZERO_RETURN:
-                return 0
-            if error == openssl.SSL_ERROR_SYSCALL and posix.errno != 0:
-                self.fail(os_error(posix.errno))
-            else:
-                self.fail(tls_failure(self.ssl, self.expected_identity))
-            return -2
-        return total
+        return records.SOCKET_FAILED
 
     cdef void read(self):
         cdef Protocol protocol
@@ -544,11 +526,7 @@ cdef class Transport(Pollable):
 
     cdef bint has_unsent(self):
         """Whether anything is not yet with the peer's host."""
-        cdef int unacknowledged = 0
-        if self.out.size > 0:
-            return True
-        posix.ioctl(self.fd, posix.SIOCOUTQ, &unacknowledged)
-        return unacknowledged > 0
+        return self.out.size > 0 or sockets.unacknowledged(self.fd) > 0
 
     cdef void linger(self):
         cdef ssize_t count
@@ -569,12 +547,9 @@ cdef class Transport(Pollable):
 
     cdef void abort(self):
         """Drop the connection at once; the peer sees a reset."""
-        cdef int linger[2]
         if self.state == CLOSED:
             return
-        linger[0] = 1
-        linger[1] = 0
-        posix.setsockopt(self.fd, posix.SOL_SOCKET, posix.SO_LINGER, linger, sizeof(linger))
+        sockets.reset_on_close(self.fd)
         self.protocol = SINK
         self.finish("ECONNABORTED")
 

@@ -25,7 +25,6 @@ cdef class HTTP1Server(Downstream):
     cdef void process(self, const char* data, Py_ssize_t size)
     cdef void process_backlog(self)
     cdef void begin_request(self)
-    cdef void write_request_head(self, Buffer into)
     cdef void refuse_unread(self, int status, str error)
     cdef void wait_for_more(self)
     cdef void nothing_follows(self)

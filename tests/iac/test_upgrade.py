@@ -301,7 +301,7 @@ def test_a_deployment_with_a_new_version_brings_the_control_plane_first_and_then
 
     # One that stops leaves the deployment undone, and the next one goes on.
     answer, whole.api.answer = whole.api.answer, whole.rollouts._answer  # type: ignore[method-assign]
-    with pytest.raises(DeployError, match="its new pods do not run localhost/tulle/proxy:3"):
+    with pytest.raises(DeployError, match="its new pods do not run what its injector gives"):
         whole.deploy("3")
     whole.api.answer = answer  # type: ignore[method-assign]
     whole.api.put("deployments", workload("web"), "shop")
