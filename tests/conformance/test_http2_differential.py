@@ -138,7 +138,7 @@ def is_same(sent: Request, got: Request) -> bool:
 def judge(passage: Passage, data: bytes, *, damaged: bool, earlier: list[Request]) -> int:
     """One case; how many requests were forwarded as whole. `earlier` is what the case before sent that has not arrived,
     and is replaced: a connection that was ended for a fault takes its requests along, but one that is on its way by
-    then still arrives, cancelled, and once."""
+    then still arrives, and once; that it is cancelled may come after this case's end."""
     data += frames.ping(MARK)
     read = sections.read(data)
     seen, got = exchange(passage, data, read)
@@ -149,7 +149,7 @@ def judge(passage: Passage, data: bytes, *, damaged: bool, earlier: list[Request
         if not each.is_whole:
             continue
         match = [one for one in left if is_same(one, each)]
-        late = [one for one in earlier if is_same(one, each)] if each.is_reset and not match else []
+        late = [] if match else [one for one in earlier if is_same(one, each)]
         if late:
             earlier.remove(late[0])
             continue
