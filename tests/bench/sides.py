@@ -117,8 +117,10 @@ def tulle(mesh: Mesh, runtime: Runtime, children: list[subprocess.Popen[bytes]])
         return caller.proxy.pid, called.proxy.pid
 
     def restart() -> tuple[int, int]:
-        for each in (called, caller):
+        # Both are down before one comes up: what the old caller has in hand would be dialled at the new called one.
+        for each in (caller, called):
             each.proxy.stop(5)
+        for each in (called, caller):
             each.proxy.start()
             each.proxy.wait_ready()
         return pids()
