@@ -83,7 +83,7 @@ cdef class Transport(Pollable):
     cdef bint is_open(self)
 
     cdef void flush(self)
-    cdef void send_some(self)
+    cdef void send_some(self, int flags)
     cdef void unsendable(self, int code)
     cdef void read(self)
     cdef Py_ssize_t receive(self, char* into, Py_ssize_t size)

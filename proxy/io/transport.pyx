@@ -296,7 +296,7 @@ cdef class Transport(Pollable):
                 self.fail(tls_failure(self.ssl, self.expected_identity))
                 return 0
             if self.out.size >= FLUSH_AT and not self.congested:
-                self.send_some()
+                self.send_some(0)
         else:
             if self.out.size == 0 and size >= outgoing.KEPT_BUFFER:
                 count = sockets.send(self.fd, data, size, 0)
@@ -313,9 +313,9 @@ cdef class Transport(Pollable):
                 self.congested = True
         return 0
 
-    cdef void send_some(self):
+    cdef void send_some(self, int flags):
         """Hand the queue to the socket once. What it does not take, and what goes wrong, is left to `flush`."""
-        cdef ssize_t count = sockets.send(self.fd, self.out.data + self.out.start, self.out.size, 0)
+        cdef ssize_t count = sockets.send(self.fd, self.out.data + self.out.start, self.out.size, flags)
         if count > 0:
             outgoing.take(&self.out, count)
         elif posix.errno != posix.EAGAIN:
@@ -501,8 +501,10 @@ cdef class Transport(Pollable):
         sends after all the kernel answers with a reset, which takes nothing away that has arrived."""
         if self.state == OPEN and not self.is_tls and self.drained:
             if self.out.size > 0:
-                self.send_some()
+                self.send_some(posix.MSG_MORE)
             if self.out.size == 0:
+                # Not left to close(2): where more has come it drops what waits for its end, and resets.
+                posix.shutdown(self.fd, posix.SHUT_WR)
                 self.protocol = SINK
                 self.finish("")
                 return
