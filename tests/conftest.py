@@ -5,6 +5,7 @@ but fails nothing, because a busy machine is not a broken program.
 """
 
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,12 @@ EXCUSED: Final = "the pinned release (tree "
 
 TESTS: Final = Path(__file__).parent
 _spent: dict[str, float] = defaultdict(float)
+
+
+def pytest_configure() -> None:
+    """Take SIGINT, which background jobs of a shell without a user ignore, they and what they start: a run that lasts
+    too long is ended by it, and so are programs under test."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def suite_of(path: Path) -> str:
