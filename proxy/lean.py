@@ -2,8 +2,8 @@
 
 `ssl`: the data path uses libssl itself, and the loop never speaks TLS; what it would take is mostly `_ssl`'s tables of
 error names. asyncio's own loop and its TLS: the loop is uvloop's. `inspect`, with `ast` and `dis`: asked whether a
-callback is a coroutine function and what a class annotates, and for no more. `logging`, `locale` and `textwrap`:
-imported for what seldom happens. Together 4 MB of a process that runs once per pod.
+callback is a coroutine function and what a class annotates, and for no more. `logging`, `locale`, `subprocess` and
+`textwrap`: imported for what seldom happens. Together 4 MB of a process that runs once per pod.
 
 `install` comes before the first import of asyncio. What is left out is missed loudly: `ssl` raises, asyncio has no loop
 of its own, and the others are loaded then after all.
@@ -107,6 +107,15 @@ class DeferredLogging(Deferred):
     StreamHandler = object
 
 
+class DeferredSubprocess(Deferred):
+    """`subprocess` for who starts its children through uvloop, and needs the names of it alone."""
+
+    PIPE, STDOUT, DEVNULL = -1, -2, -3
+
+    class SubprocessError(Exception):
+        """A child that could not be prepared."""
+
+
 def empty(name: str) -> ModuleType:
     """A module of asyncio's that brings nothing into its package."""
     module = ModuleType(name, "Not part of the proxy: see proxy.lean.")
@@ -121,6 +130,7 @@ STAND_INS: Final[dict[str, Callable[[str], ModuleType]]] = {
     "inspect": DeferredInspect,
     "logging": DeferredLogging,
     "locale": Deferred,
+    "subprocess": DeferredSubprocess,
     "textwrap": Deferred,
 }
 

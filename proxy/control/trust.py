@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-from hashlib import sha256
 from typing import Final
 
 from proxy.control.cells import Cell
 from proxy.telemetry.log import Log
+from proxy.tls.contexts import sha256
 
 POLL_INTERVAL: Final = 5.0
 """Seconds. A mounted ConfigMap changes by a symlink swap that inotify on the file would miss."""
@@ -31,7 +31,7 @@ class Bundle:
         if len(pem) > MAX_BUNDLE:
             raise BundleError(f"more than {MAX_BUNDLE} bytes")
         self.pem = pem
-        self.sha256 = sha256(pem).hexdigest()
+        self.sha256 = sha256(pem).hex()
 
     def __repr__(self) -> str:
         return f"Bundle(sha256={self.sha256[:12]}..., {self.pem.count(_BEGIN)} anchors)"

@@ -199,6 +199,13 @@ def offered_groups() -> bytes:
         openssl.ERR_clear_error()
 
 
+def sha256(bytes data not None) -> bytes:
+    """The digest of `data` (32 bytes). By libcrypto, which is there: `hashlib` would bring a part of it once more."""
+    cdef unsigned char digest[openssl.SHA256_DIGEST_LENGTH]
+    openssl.SHA256(<const unsigned char*><const char*>data, len(data), digest)
+    return <bytes>digest[:openssl.SHA256_DIGEST_LENGTH]
+
+
 cdef class TLSContexts:
     """What the listeners and dialers of one proxy use; empty until the first certificate arrives."""
 

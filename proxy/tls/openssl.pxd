@@ -52,6 +52,11 @@ cdef extern from "openssl/x509.h" nogil:
     void EVP_PKEY_free(EVP_PKEY* k)
     const char* X509_verify_cert_error_string(long n)
 
+cdef extern from "openssl/sha.h" nogil:
+    enum:
+        SHA256_DIGEST_LENGTH
+    unsigned char* SHA256(const unsigned char* data, size_t size, unsigned char* digest)
+
 cdef extern from "openssl/evp.h" nogil:
     int EVP_PKEY_get_group_name(const EVP_PKEY* k, char* name, size_t n, size_t* size)
 
