@@ -84,11 +84,12 @@ def test_curl_uploads_to_nginx(run: Run, site: dict[int, str], web: Pod, how: st
     more = {"of a known length": ["-H", "Expect:"], "in chunks": ["-H", "Expect:", "-H", "Transfer-Encoding: chunked"],
             "when told to go on": ["-H", "Expect: 100-continue"]}[how]  # fmt: skip
     body = os.urandom(2_000_000)
-    status = run(
-        "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--data-binary", "@-", *more, f"{site[UPLOADS]}/",
-        stdin=body,
-    )  # fmt: skip
-    assert status == "200"
+    for port in (NGINX, UPLOADS):  # the first answers at once, and need not be sent it all
+        status = run(
+            "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--data-binary", "@-", *more, f"{site[port]}/",
+            stdin=body,
+        )  # fmt: skip
+        assert status == "200"
     taken = web.folder / f"nginx-{NGINX}-body"
     assert body in [path.read_bytes() for path in taken.iterdir()]
 

@@ -61,10 +61,11 @@ def test_a_failing_endpoint_is_left_alone_and_comes_back_by_one_probe(
             while_true("one probe at a time", lambda: bad.received == 4, 0.3, 0.02)
             until("the probe's answer", lambda: bad.answered == 4, 5, 0.01)
             failed_again = time.monotonic()
-            bad.status, bad.delay = 200, 0.0
+            bad.status, bad.delay = 200, 0.3
             while_true("twice the penalty for a probe that fails", lambda: bad.received == 4, 3, 0.05)
-            until("the next probe", lambda: bad.received > 4, 5, 0.01)
+            until("the next probe", lambda: bad.received == 5, 5, 0.01)
             assert time.monotonic() - failed_again > 3.5
+            bad.delay = 0.0
             until("its share of the load", lambda: bad.answered > 50, 5, 0.05)
         assert good.answered > 40
         assert len(load.failures) == 1, "only the probe failed"
