@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf import empty_pb2
 from pulumi import RunError
@@ -84,19 +84,22 @@ def _main(main: Path) -> None:
         os.chdir(before)
 
 
-def _settings(project: str, stack_name: str, monitor: Monitor, dry_run: bool) -> Any:
+def _settings(project: str, stack_name: str, monitor: Monitor, dry_run: bool) -> settings.Settings:
+    """Settings of this run alone: what the SDK waits for, locks and remembers is begun anew with each of them.
+
+    A run before it may have failed with outputs still awaited, on a loop that is closed: nothing of that may be left.
+    """
     logger = logging.getLogger("tulle.program")
     logger.propagate = False
     logger.addHandler(logging.NullHandler())
-    features = set(monitor.GetDeploymentInfo(empty_pb2.Empty()).supportedFeatures)  # type: ignore[no-untyped-call]
-    return mocks.MockSettings(  # type: ignore[no-untyped-call]
-        monitor=monitor,
-        monitor_features=features,
-        engine=mocks.MockEngine(logger),
+    made = settings.Settings(
         project=project,
         stack=stack_name,
+        monitor=monitor,
+        engine=mocks.MockEngine(logger),
         dry_run=dry_run,
         organization="organization",
-        callbacks=None,
-        root_directory=None,
     )
+    info = monitor.GetDeploymentInfo(empty_pb2.Empty())  # type: ignore[no-untyped-call]
+    made.monitor_features = set(info.supportedFeatures)
+    return made
