@@ -55,7 +55,9 @@ cdef class HTTP1Pool(Pool):
 
     cdef void send(self, Exchange exchange, Endpoint endpoint):
         cdef HTTP1Client client
-        while endpoint.idle:
+        # A peer that closes one connection closes all that are idle, and says so of each in its own time: what was
+        # lost here before waits for a connection that stands.
+        while endpoint.idle and exchange.avoid is not endpoint:
             client = <HTTP1Client>endpoint.idle.pop()
             self.idle -= 1
             client.is_idle = False
