@@ -22,9 +22,9 @@ BUDGETS: Final = {
     "policies": 30,
     "ansible": 1300,
     "release": 330,
-    "mesh": 900,
-    "conformance": 120,
-    "kube": 1550,
+    "mesh": 1200,
+    "conformance": 200,
+    "kube": 1700,
 }
 """Seconds for each suite on two cores, the cluster already running; of suites that several processes share
 (`tests/run.py`), the sum of theirs."""

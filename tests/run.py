@@ -15,19 +15,36 @@ from typing import Final
 from tests.kit.tools import cache_folder
 
 ROOT: Final = Path(__file__).parent.parent
-WARM_MINUTES: Final = 72
+WARM_MINUTES: Final = 68
 COLD_MINUTES: Final = 86
 """When the cluster had to be built first."""
+ALONE: Final = (
+    "conformance/test_hostile_http2.py",
+    "conformance/test_hostile_uploads.py",
+    *(
+        f"mesh/test_{name}.py"
+        for name in (
+            "balancing", "breaking", "compiled", "control_outage", "hostile_http1", "hostile_tls", "idle", "life",
+            "retrying", "scrape", "skew", "storm", "time_limits", "trust_drills", "workers",
+        )
+    ),
+)  # fmt: skip
+"""What measures time or memory, or puts a mesh under load, has the machine for itself."""
+TESTS: Final = Path(__file__).parent
+PAIRED: Final = sorted(
+    {str(file.relative_to(TESTS)) for suite in ("mesh", "conformance") for file in (TESTS / suite).glob("test_*.py")}
+    - set(ALONE)
+)
 SUITES: Final = {
     "suites": ("ansible", "iac", "test_architecture.py", "unit", "wire", "fuzz", "policies"),
-    "timed": ("mesh", "conformance", "release", "kube"),
+    "paired": ("mesh/test_metrics.py", *PAIRED),
+    "timed": (*ALONE, "release", "kube"),
 }
-"""What two processes share, file by file and the long ones first, and what is about time or load and has the machine
-for itself."""
 SHARED: Final = ("-n2", "--dist=loadfile", "--no-loadscope-reorder")
+"""The steps `suites` and `paired` are shared by two processes, file by file in this order."""
 MOST_AGAIN: Final = 5
 """Failures that are run again; more than these are no accident."""
-STEP_SECONDS: Final = {"suites": 1500.0, "timed": 3600.0, "again": 600.0}
+STEP_SECONDS: Final = {"suites": 1500.0, "paired": 1000.0, "timed": 3300.0, "again": 600.0}
 """Each test has its own limit; this one ends a run that hangs between them, while there is time to say so."""
 TESTS_FAILED: Final = 1
 """pytest ran to its end and some tests failed; anything else (an interrupt, a broken suite) is not tried again."""
@@ -44,8 +61,9 @@ def steps(is_root: bool) -> list[tuple[str, list[str]]]:
         up = ["make", "--no-print-directory", "up"]
         found += [("up", up), ("up again", up)]
     for name, suites in SUITES.items():
-        first = ["--cache-clear", *SHARED] if name == "suites" else []
-        found.append((name, [*pytest(name), *first, *(f"tests/{suite}" for suite in suites)]))
+        first = ["--cache-clear"] if name == "suites" else []
+        shared = SHARED if name != "timed" else ()
+        found.append((name, [*pytest(name), *first, *shared, *(f"tests/{suite}" for suite in suites)]))
     return found
 
 
